@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/aligner.html.md"""
 # %% auto #0
 __all__ = ['SLACK', 'pairs', 'Aligner']
 
-# %% ../nbs/31_aligner.ipynb #c7f7c013
+# %% ../nbs/31_aligner.ipynb #c254f79b
 import random, torch, warnings
 from collections.abc import Iterator
 from fastcore.basics import patch
@@ -17,7 +17,7 @@ from .prompts import correction_request
 from .dialogue import Dialogue
 from .decode import generate
 from .local import attach, load
-from .curation import criterion_of
+from .synthesis import criterion_of
 from .training import base_print, card, checked, context, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter, shown, train, unique
 
 # %% ../nbs/31_aligner.ipynb #0957357e
@@ -52,11 +52,11 @@ class Aligner:
         fit = f"{self.log[-1]['epoch']:g} epochs, loss {self.log[-1]['loss']:.3f}" if self.log else "not trained"
         return f"Aligner({self.criterion.name!r}, base={shown(self.base)!r}, {fit})"
 
-# %% ../nbs/31_aligner.ipynb #53e933aa
+# %% ../nbs/31_aligner.ipynb #d778c617
 @patch
 def _fit(self:Aligner, examples, **kwargs):
     short = [e for e in examples if len(e["input_ids"]) <= self.limit]
-    if len(short) < len(examples): warnings.warn(f"{len(examples)-len(short)} of {len(examples)} pairs do not fit into the {self.limit} tokens of {self.base} and are left out")
+    if len(short) < len(examples): warnings.warn(f"{len(examples)-len(short)} of {len(examples)} pairs do not fit into the {self.limit} tokens of {shown(self.base)} and are left out")
     self.model.set_adapter(self.name)
     self.log = train(self.model, short, pad=self.tok.pad_token_id, desc=f"{self.criterion.name} aligner", **kwargs)
     return self
@@ -85,7 +85,7 @@ def fit(cls:Aligner,
     if out is not None: self.save_pretrained(out)
     return self
 
-# %% ../nbs/31_aligner.ipynb #f5fce5fe
+# %% ../nbs/31_aligner.ipynb #e4276e31
 SLACK = 64 # tokens that a correction may have beyond twice the response
 
 @patch
@@ -95,16 +95,17 @@ def _rooms(self:Aligner, questions, responses):
     sizes = [len(self.dialogue.answer_ids(r)) for r in responses]
     return [(p, min(2*n+SLACK, self.limit-len(p)), self.limit-len(p), n) for p,n in zip(prompts, sizes)]
 
+def _fit_in(prompt, cap, room, n): return room >= n + SLACK//2
+
 @patch
 def fits(self:Aligner,
     question, # string or messages
     response:str, # the answer
 )->bool:
     "Can a correction of about the length of `response` be written within the base's context?"
-    (_, _, room, n), = self._rooms([question], [response])
-    return room >= n + SLACK//2
+    return _fit_in(*self._rooms([question], [response])[0])
 
-# %% ../nbs/31_aligner.ipynb #6330a49f
+# %% ../nbs/31_aligner.ipynb #d6152550
 def _groups(rooms):
     "Indices in groups whose longest permitted correction fits the room of each"
     res, room = [], 0
@@ -116,9 +117,8 @@ def _groups(rooms):
 @patch
 def _check(self:Aligner, questions, responses):
     if len(questions) != len(responses): raise DataError(f"{len(questions)} questions and {len(responses)} responses: give as many of one as of the other")
-    for i,(q,r) in enumerate(zip(questions, responses)):
+    for i,r in enumerate(responses):
         if not isinstance(r, str) or not r.strip(): raise DataError(f"response {i} is {r!r:.40}: it must be a text that is not empty")
-        if not self.fits(q, r): raise DataError(f"answer {i} is too long for {self.base}, which reads {self.limit} tokens: shorten it, or see `aligner.fits(question, response)`")
 
 @patch
 def __call__(self:Aligner,
@@ -129,12 +129,14 @@ def __call__(self:Aligner,
     "Correct one answer or many; what can't be corrected comes back as it was"
     if isinstance(response, str): return self([question], [response], batch_size)[0]
     self._check(question, response); rooms, res = self._rooms(question, response), list(response)
+    if long := [i for i,r in enumerate(rooms) if not _fit_in(*r)]:
+        raise DataError(f"answer {long[0]} is too long for {shown(self.base)}, which reads {self.limit} tokens: shorten it, or ask `aligner.fits(question, response)` first")
     for group in _groups(rooms):
         outs = generate(self.model, [rooms[i][0] for i in group], max_new_tokens=max(rooms[i][1] for i in group), stop_ids=self.dialogue.stop_ids,
                         adapters=[self.name]*len(group), batch_size=batch_size)
         for i,ids in zip(group, outs):
-            if len(ids) < rooms[i][1]: res[i] = self.tok.decode(ids, skip_special_tokens=True).strip() or res[i]
-            self.tokens += len(ids)
+            new = self.tok.decode(ids, skip_special_tokens=True).strip(); self.tokens += len(ids)
+            if new and len(ids) < rooms[i][1] and self.fits(question[i], new): res[i] = new
     self.calls += len(res)
     return res
 

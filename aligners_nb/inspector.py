@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/inspector.html.md"""
 # %% auto #0
 __all__ = ['Inspector', 'labelled', 'platt', 'conformal_threshold', 'Report']
 
-# %% ../nbs/32_inspector.ipynb #fad668bd
+# %% ../nbs/32_inspector.ipynb #facec2b8
 import json, math, numpy as np, torch, warnings
 import matplotlib.pyplot as plt
 from collections.abc import Iterator
@@ -22,8 +22,9 @@ from .criterion import Criterion, DataError
 from .prompts import conversation, critique_request
 from .stats import auroc, rate
 from .dialogue import Dialogue
+from .decode import using
 from .local import attach, load
-from .curation import criterion_of
+from .synthesis import criterion_of
 from .training import (base_print, card, checked, collate, context, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter,
     shown, train, unique)
 
@@ -72,11 +73,11 @@ def labelled(
     "What an inspector learns from"
     return [e for r in checked(rows) for e in ([(r["question"], r["response"], 1)] if r["response"] != r["correction"] else []) + [(r["question"], r["correction"], 0)]]
 
-# %% ../nbs/32_inspector.ipynb #3cea15f9
+# %% ../nbs/32_inspector.ipynb #51714964
 @patch
 def _fit(self:Inspector, examples, **kwargs):
     short = [e for e in examples if len(e["input_ids"]) <= self.limit]
-    if len(short) < len(examples): warnings.warn(f"{len(examples)-len(short)} of {len(examples)} answers do not fit into the {self.limit} tokens of {self.base} and are left out")
+    if len(short) < len(examples): warnings.warn(f"{len(examples)-len(short)} of {len(examples)} answers do not fit into the {self.limit} tokens of {shown(self.base)} and are left out")
     self.model.set_adapter(self.name)
     for n,p in self.model.named_parameters(): # the head is new: small random weights from our seed, not those of whoever loaded the base
         if f"modules_to_save.{self.name}." in n: torch.nn.init.normal_(p, std=.02) if p.ndim > 1 else torch.nn.init.zeros_(p)
@@ -107,7 +108,7 @@ def fit(cls:Inspector,
     if out is not None: self.save_pretrained(out)
     return self
 
-# %% ../nbs/32_inspector.ipynb #14cdd630
+# %% ../nbs/32_inspector.ipynb #8df0c2eb
 @patch
 def _check(self:Inspector, questions, responses):
     if len(questions) != len(responses): raise DataError(f"{len(questions)} questions and {len(responses)} responses: give as many of one as of the other")
@@ -124,12 +125,13 @@ def scores(self:Inspector,
     "What the classifier says, without calibration"
     self._check(questions, responses); xs = [self.encode(q, r) for q,r in zip(questions, responses)]
     for i,x in enumerate(xs):
-        if len(x["input_ids"]) > self.limit: raise DataError(f"answer {i} is too long for {self.base}, which reads {self.limit} tokens: shorten it, or see `inspector.fits(question, response)`")
-    self.model.set_adapter(self.name); res, order = np.zeros(len(xs)), sorted(range(len(xs)), key=lambda i: -len(xs[i]["input_ids"]))
-    for now in (order[k:k+batch_size] for k in range(0, len(order), batch_size)):
-        b = {k: v.to(self.model.device) for k,v in collate([xs[i] for i in now], self.tok.pad_token_id).items()}
-        logits = self.model(**b).logits.float()                  # (batch, 2)
-        res[now] = (logits[:,1]-logits[:,0]).cpu().numpy()
+        if len(x["input_ids"]) > self.limit: raise DataError(f"answer {i} is too long for {shown(self.base)}, which reads {self.limit} tokens: shorten it, or ask `inspector.fits(question, response)` first")
+    res, order = np.zeros(len(xs)), sorted(range(len(xs)), key=lambda i: -len(xs[i]["input_ids"]))
+    with using(self.model, self.name):
+        for now in (order[k:k+batch_size] for k in range(0, len(order), batch_size)):
+            b = {k: v.to(self.model.device) for k,v in collate([xs[i] for i in now], self.tok.pad_token_id).items()}
+            logits = self.model(**b).logits.float()                  # (batch, 2)
+            res[now] = (logits[:,1]-logits[:,0]).cpu().numpy()
     self.calls += len(xs)
     return res
 
