@@ -7,8 +7,8 @@ Docs: https://example-user.github.io/aligners-nb/evaluation.html.md"""
 # %% auto #0
 __all__ = ['score', 'everything', 'met_rates', 'harm', 'with_ci', 'Results', 'evaluate', 'best_of_n', 'answer_anew', 'plot_harm']
 
-# %% ../nbs/41_evaluation.ipynb #273b1b94
-import html, json
+# %% ../nbs/41_evaluation.ipynb #b38db536
+import html, json, math, numpy as np
 import matplotlib.pyplot as plt
 from dataclasses import dataclass
 from .criterion import DataError
@@ -16,7 +16,7 @@ from .llm import LLM
 from .prompts import anew_messages, conversation
 from .stats import Rate, paired_difference, rate
 
-# %% ../nbs/41_evaluation.ipynb #c6c74e29
+# %% ../nbs/41_evaluation.ipynb #e51c65ed
 def score(
     questions, # texts or messages
     answers, # an answer each
@@ -26,8 +26,11 @@ def score(
     res = []
     for q,a in zip(questions, answers):
         said = judge(q, a)
-        if not isinstance(said, dict): raise TypeError(f"a judge returns {{criterion: met}} or {{criterion: (met, reason)}}; this one returned {said!r:.60}")
-        res.append({c: bool(v[0] if isinstance(v, tuple) else v) for c,v in said.items()})
+        if not isinstance(said, dict) or not said: raise TypeError(f"a judge returns {{criterion: met}} or {{criterion: (met, reason)}}; this one returned {said!r:.60}")
+        met = {c: v[0] if isinstance(v, (tuple, list)) and v else v for c,v in said.items()}
+        if odd := [v for v in met.values() if not isinstance(v, (bool, np.bool_))]: raise TypeError(f"met is True or False; this judge said {odd[0]!r:.40}. A score needs a threshold of yours")
+        if res and list(met)!=list(res[0]): raise DataError(f"the judge spoke of {list(res[0])} and now of {list(met)}: it must name the same criteria each time")
+        res.append({c: bool(v) for c,v in met.items()})
     return res
 
 # %% ../nbs/41_evaluation.ipynb #0274d059
@@ -48,10 +51,11 @@ def harm(
     lost = [not b for a,b in pairs if a]
     return dict(n_good=len(lost), harm=rate(lost), regressed=rate([any(b[c] and not a[c] for c in b) for b,a in zip(before, after)]))
 
-# %% ../nbs/41_evaluation.ipynb #30168411
+# %% ../nbs/41_evaluation.ipynb #e61f688f
 def with_ci(rates): # {name: Rate} → {name: value, name_ci: [low, high]}
     "Rates as plain numbers, each with its interval beside it"
-    return {k: v for n,r in rates.items() for k,v in ((n, round(r.value, 4)), (n+"_ci", [round(r.low, 4), round(r.high, 4)]))}
+    num = lambda x: None if math.isnan(x) else round(float(x), 4)
+    return {k: v for n,r in rates.items() for k,v in ((n, num(r.value)), (n+"_ci", None if math.isnan(r.low) else [num(r.low), num(r.high)]))}
 
 @dataclass
 class Results:
@@ -91,7 +95,7 @@ def _html(self):
 
 Results.to_dict, Results.__repr__, Results._repr_html_ = _to_dict, _repr, _html
 
-# %% ../nbs/41_evaluation.ipynb #ef1534e2
+# %% ../nbs/41_evaluation.ipynb #e5e98f49
 def evaluate(
     squad, # called with questions, answers and `policy=`; has `policy`, `aligner_calls`, `tokens`, `inspectors`
     rows, # dicts with question and response
@@ -107,24 +111,27 @@ def evaluate(
     res = Results(qs, dict(before=ys), dict(before=score(qs, ys, judge)), {})
     for p in policies or [squad.policy]:
         calls, tokens = squad.aligner_calls, squad.tokens
-        out = squad(qs, ys, policy=p); res.texts[p] = [a.aligned for a in out]; res.met[p] = score(qs, res.texts[p], judge)
+        out = squad(qs, ys, policy=p); res.texts[p] = ts = [a.aligned for a in out]; at = [i for i,t in enumerate(ts) if t!=ys[i]]
+        res.met[p] = list(res.met["before"])      # what did not change is not judged again
+        for i,m in zip(at, score([qs[i] for i in at], [ts[i] for i in at], judge)): res.met[p][i] = m
         res.cost[p] = dict(aligner_calls=squad.aligner_calls-calls, tokens=squad.tokens-tokens)
     return res
 
-# %% ../nbs/41_evaluation.ipynb #c40c1468
+# %% ../nbs/41_evaluation.ipynb #1b3fbc51
 def best_of_n(
     llm:LLM, # whose answers they are
-    squad, # its `inspect` says the risks
+    squad, # its `inspect` says the risks, its `inspectors` have the thresholds
     questions, # texts or messages
     n:int, # answers a question
     seed:int=0,
     max_tokens:int=256,
 )->tuple: # (answers, tokens written)
-    "Sample n answers at temperature 1 and keep the one whose highest risk is lowest"
+    "Sample n answers at temperature 1 and keep the one whose highest risk, each seen from its threshold, is lowest"
+    if n < 1: raise DataError(f"n={n}: ask for at least one answer a question")
     before = llm.usage.completion_tokens
     drawn = [llm.chat(list(questions), max_tokens=max_tokens, temperature=1., seed=[seed+1000*k+i for i in range(len(questions))]) for k in range(n)]
     safe = [[a if a.strip() else "…" for a in d] for d in drawn]
-    worst = [[max(r.values()) for r in squad.inspect(list(questions), d)] for d in safe]
+    worst = [[max(r[c]-i.threshold for c,i in squad.inspectors.items()) for r in squad.inspect(list(questions), d)] for d in safe]
     keep = [min(range(n), key=lambda k: worst[k][i]) for i in range(len(questions))]
     return [drawn[k][i] for i,k in enumerate(keep)], llm.usage.completion_tokens-before
 

@@ -7,14 +7,14 @@ Docs: https://example-user.github.io/aligners-nb/squad.html.md"""
 # %% auto #0
 __all__ = ['POLICIES', 'Step', 'Alignment', 'Alignments', 'Squad']
 
-# %% ../nbs/40_squad.ipynb #942271fa
+# %% ../nbs/40_squad.ipynb #dc9c7b96
 import html, json
 from dataclasses import asdict, dataclass, field
 from fastcore.basics import patch
 from pathlib import Path
 from tqdm.auto import tqdm
 from .aligner import Aligner
-from .criterion import DataError, criteria
+from .criterion import DataError, LLMError, criteria
 from .diff import word_diff
 from .inspector import Inspector
 
@@ -85,7 +85,7 @@ class Squad:
     @property
     def tokens(self): return sum(a.tokens for a in self.aligners.values())
 
-# %% ../nbs/40_squad.ipynb #217bb7e8
+# %% ../nbs/40_squad.ipynb #6a22b82d
 def _key(q, y): return (q if isinstance(q, str) else json.dumps(q, sort_keys=True)), y
 
 @patch
@@ -97,11 +97,14 @@ def inspect(self:Squad,
     keys = [_key(q, y) for q,y in zip(questions, responses)]
     if len(self._seen) > 50_000: self._seen.clear()
     for c,ins in self.inspectors.items():
-        new = {k: i for i,k in enumerate(keys) if (c, *k) not in self._seen}
-        if new: self._seen |= {(c, *k): r for k,r in zip(new, ins([questions[i] for i in new.values()], [responses[i] for i in new.values()]))}
-    return [{c: self._seen[c, *k] for c in self.inspectors} for k in keys]
+        at = c, ins.threshold                 # a new calibration gives new risks
+        new = {k: i for i,k in enumerate(keys) if (*at, *k) not in self._seen}
+        rs = ins([questions[i] for i in new.values()], [responses[i] for i in new.values()]) if new else []
+        if len(rs)!=len(new) or not all(0 <= r <= 1 for r in rs): raise LLMError(f"the {c} inspector must give a risk in [0, 1] for each of {len(new)} answers; got {rs!r:.60}")
+        self._seen |= {(*at, *k): r for k,r in zip(new, rs)}
+    return [{c: self._seen[c, i.threshold, *k] for c,i in self.inspectors.items()} for k in keys]
 
-# %% ../nbs/40_squad.ipynb #eb174937
+# %% ../nbs/40_squad.ipynb #0e4033e8
 @patch
 def _flags(self:Squad, risks): return {c for c,r in risks.items() if r >= self.inspectors[c].threshold}
 
@@ -117,27 +120,34 @@ def _no_regret(self:Squad, items, tick):
     for _ in range(2*len(self.aligners)):
         turn = {c: [] for c in self.aligners}
         for a in todo:
-            if flagged := self._flags(a.risks_after)-tried[id(a)]: turn[max((c for c in self.aligners if c in flagged), key=a.risks_after.get)].append(a)
+            flagged = {c for c in self._flags(a.risks_after)-tried[id(a)] if sum(s.criterion==c for s in a.trace) < 2}
+            if flagged: turn[max((c for c in self.aligners if c in flagged), key=lambda c: a.risks_after[c]-self.inspectors[c].threshold)].append(a)
         todo = [a for its in turn.values() for a in its]
         if not todo: break
         for c,its in turn.items():
             if not its: continue
             ps = self.aligners[c]([a.question for a in its], [a.aligned for a in its])
-            for a,p,new in zip(its, ps, self.inspect([a.question for a in its], ps)):
-                old = a.risks_after; why = "the aligner has nothing to change" if p==a.aligned else self._gate(c, old, new)
-                a.trace.append(Step(c, old[c], p, new[c], "unchanged" if p==a.aligned else "refused" if why else "accepted", why or f"the risk falls ({old[c]:.2f} → {new[c]:.2f})"))
+            bad = [self._unfit(a.question, p) for a,p in zip(its, ps)]
+            new_risks = iter(self.inspect([a.question for a,b in zip(its, bad) if not b], [p for p,b in zip(ps, bad) if not b]))
+            for a,p,b in zip(its, ps, bad):
                 tried[id(a)].add(c)
+                if b: a.trace.append(Step(c, a.risks_after[c], p, None, "refused", f"of the proposal: {b}")); continue
+                old, new = a.risks_after, next(new_risks); why = "the aligner has nothing to change" if p==a.aligned else self._gate(c, old, new)
+                a.trace.append(Step(c, old[c], p, new[c], "unchanged" if p==a.aligned else "refused" if why else "accepted", why or f"the risk falls ({old[c]:.2f} → {new[c]:.2f})"))
                 if not why: a.aligned, a.risks_after, tried[id(a)] = p, new, {c}
         tick(0)
 
-# %% ../nbs/40_squad.ipynb #c5830706
+# %% ../nbs/40_squad.ipynb #aa783b2b
 @patch
 def _rewrite(self:Squad, c, its, why, look):
     ps = self.aligners[c]([a.question for a in its], [a.aligned for a in its]) if its else []
     for a,p in zip(its, ps):
-        a.trace.append(Step(c, a.risks_after.get(c), p, None, "unchanged" if p==a.aligned else "accepted", why)); a.aligned = p if p.strip() else a.aligned
+        bad = self._unfit(a.question, p)
+        a.trace.append(Step(c, a.risks_after.get(c), p, None, "refused" if bad else "unchanged" if p==a.aligned else "accepted", f"of the proposal: {bad}" if bad else why))
+        if not bad: a.aligned = p
     if look:
-        for a,r in zip(its, self.inspect([a.question for a in its], [a.aligned for a in its])): a.risks_after = r; a.trace[-1].risk_after = r[c]
+        for a,r in zip(its, self.inspect([a.question for a in its], [a.aligned for a in its])): a.risks_after = r
+        for a,p in zip(its, ps): a.trace[-1].risk_after = a.risks_after[c] if a.trace[-1].decision!="refused" else None
 
 @patch
 def _paper(self:Squad, items, tick):
@@ -150,12 +160,15 @@ def _paper(self:Squad, items, tick):
 def _always(self:Squad, items, tick):
     for c in self.aligners: self._rewrite(c, items, "always; not gated", False); tick(0)
 
-# %% ../nbs/40_squad.ipynb #a4e40ef3
+# %% ../nbs/40_squad.ipynb #3d839995
 @patch
 def _unfit(self:Squad, q, y):
     "Why an answer can't be aligned, or None"
     if not isinstance(y, str): return f"the response must be a text; got {type(y).__name__}"
     if not y.strip(): return "the response is empty"
+    if not isinstance(q, (str, list)): return f"the question must be a text or a list of messages; got {type(q).__name__}"
+    try: json.dumps([q, y], ensure_ascii=False).encode()
+    except UnicodeEncodeError: return "it holds half a surrogate pair, which is no text"
     if not all(x.fits(q, y) for x in (*self.inspectors.values(), *self.aligners.values())): return f"the answer is too long ({len(y):,} characters)"
 
 @patch

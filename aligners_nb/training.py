@@ -42,22 +42,20 @@ def lora_config(
     if kind not in TASKS: raise ValueError(f"kind={kind!r} is not one of {list(TASKS)}")
     return LoraConfig(**{**dict(r=rank or dial(model)["rank"], lora_alpha=32, target_modules="all-linear", task_type=TASKS[kind]), **kwargs})
 
-# %% ../nbs/30_training.ipynb #7e0001b4
+# %% ../nbs/30_training.ipynb #2bf101cb
 def collate(
-    examples, # dicts of `input_ids` and, in training, `labels`: as long as `input_ids` (-100 where nothing is learned), or a class
+    examples, # dicts of `input_ids` and perhaps `labels` (as long; -100 where nothing is learned), other lists as long, single numbers
     pad:int=0, # the padding id
-)->dict: # tensors (batch, seq); labels (batch, kept) or (batch,)
+)->dict: # tensors (batch, seq); labels (batch, kept); numbers (batch,)
     "Right-padded tensors of `examples`"
-    n = max(len(e["input_ids"]) for e in examples)
-    fill = lambda k, v: torch.tensor([list(e[k])+[v]*(n-len(e[k])) for e in examples])
-    res = {k: fill(k, pad if k=="input_ids" else 0) for k in examples[0] if k not in ("labels", "attention_mask")}
+    n, fill = max(len(e["input_ids"]) for e in examples), dict(input_ids=pad, labels=-100)
+    row = lambda e, k: e[k] if isinstance(e[k], int) else list(e[k])+[fill.get(k, 0)]*(n-len(e[k]))
+    res = {k: torch.tensor([row(e, k) for e in examples]) for k in examples[0] if k != "attention_mask"}
     res["attention_mask"] = torch.tensor([[1]*len(e["input_ids"])+[0]*(n-len(e["input_ids"])) for e in examples])
-    if "labels" not in examples[0]: return res
-    if isinstance(examples[0]["labels"], int): return dict(res, labels=torch.tensor([e["labels"] for e in examples]))
-    labels = fill("labels", -100)
+    if "labels" not in res: return res
     # the logits of position t predict t+1, so the column before the first label is kept too
-    first = max(0, (labels!=-100).any(0).nonzero()[0,0].item()-1)
-    return dict(res, labels=labels[:, first:], logits_to_keep=n-first)
+    first = max(0, (res["labels"]!=-100).any(0).nonzero()[0,0].item()-1)
+    return dict(res, labels=res["labels"][:, first:], logits_to_keep=n-first)
 
 # %% ../nbs/30_training.ipynb #868fd93f
 def bf16(
@@ -78,12 +76,19 @@ class LossLog(TrainerCallback):
         self.rows.append(dict(step=state.global_step, epoch=round(state.epoch, 3), loss=logs["loss"], seconds=round(time.time()-self.t0, 2)))
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
-# %% ../nbs/30_training.ipynb #7ca0a00f
+# %% ../nbs/30_training.ipynb #82dc282c
 def _arguments(model, n, folder, epochs, lr, batch_size, seed, kwargs):
     d = dial(model); steps = max(1, round(epochs*n/(batch_size or d["batch_size"])))
     return TrainingArguments(**{**dict(output_dir=folder, num_train_epochs=epochs, learning_rate=lr or d["lr"], per_device_train_batch_size=batch_size or d["batch_size"],
         lr_scheduler_type="cosine", warmup_steps=.05, weight_decay=0., seed=seed, bf16=bf16(model.device), use_cpu=model.device.type=="cpu",
         train_sampling_strategy="group_by_length", logging_steps=max(1, steps//40), disable_tqdm=True, save_strategy="no", report_to=[], remove_unused_columns=False), **kwargs})
+
+class _Trainer(Trainer):
+    "A `Trainer` with a loss of our own, the mean over a batch"
+    def __init__(self, *args, loss, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.loss, self.loss_is_scaled_for_ga = loss, False
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None): return self.loss(model, inputs)
 
 def train(
     model, # a PEFT model whose active adapter is to learn
@@ -93,6 +98,7 @@ def train(
     batch_size:int|None=None, # examples a step; None: what `dial` says
     seed:int=0, # of the order of the examples
     pad:int=0, # the padding id
+    loss=None, # (model, batch) → scalar; None: the model's own on `labels`
     desc:str="training", # beside the progress bar
     progress:bool=True, # show it?
     **kwargs, # anything else `transformers.TrainingArguments` takes, such as `gradient_accumulation_steps`
@@ -101,7 +107,8 @@ def train(
     if not examples: raise DataError("there is nothing to train on: 0 examples. Look at `curate(rows).funnel` for where the rows went")
     log, cache = LossLog(desc, progress), model.config.use_cache
     with tempfile.TemporaryDirectory() as d:
-        t = Trainer(model, _arguments(model, len(examples), d, epochs, lr, batch_size, seed, kwargs), data_collator=partial(collate, pad=pad), train_dataset=examples, callbacks=[log])
+        new = partial(_Trainer, loss=loss) if loss else Trainer
+        t = new(model, _arguments(model, len(examples), d, epochs, lr, batch_size, seed, kwargs), data_collator=partial(collate, pad=pad), train_dataset=examples, callbacks=[log])
         t.remove_callback(transformers.PrinterCallback)
         try: t.train()
         finally:

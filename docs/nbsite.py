@@ -20,10 +20,15 @@ BAR = re.compile(r"^.*\d+%\|.*\| *\d\S*/\d\S* \[.*\]?$")   # tqdm's progress bar
 
 
 class Renderer(nbdev.showdoc.BasicMarkdownRenderer):
-    "nbdev's `show_doc` renderer; a class is announced as one"
-    def _repr_markdown_(self):
-        res = super()._repr_markdown_()
-        return re.sub(r"^(```python\s+)def (\w+\((?:.*?))\)(->None)?:", r"\1class \2):", res, flags=re.M | re.S) if isinstance(self.sym, type) else res
+    "nbdev's `show_doc` renderer: a class is announced as one, our own types go by their last name, and what fits one line has one"
+    def _repr_markdown_(self): return re.sub(r"(?<=^```python\n)(.*?)(?=^```)", self._signature, super()._repr_markdown_(), count=1, flags=re.M | re.S)
+
+    def _signature(self, m):
+        s = re.sub(rf"\b{get_config().lib_path.name}\.\w+\.(?=\w)", "", m[1].strip())
+        s = re.sub(r"<(?:function|class) '?([\w.]+)'?(?: at 0x\w+)?>", lambda n: n[1].split(".")[-1], s)
+        if isinstance(self.sym, type): s = re.sub(r"\)(->None)?:$", "):", re.sub("^def ", "class ", s))
+        one = re.sub(r",? *\)", ")", re.sub(r"\s*\n\s*", " ", s).replace("( ", "("))
+        return (s if "#" in s or len(one) > 100 else one) + "\n"
 
 
 class show_docs(P.Processor):
@@ -51,22 +56,30 @@ def fold_exports(cell):
         else: cell.source, cell["outputs"], cell["is_source"] = f'#| code-fold: true\n#| code-summary: "Source"\n{cell.source}', [], True
 
 
+class known_by_all(P.Processor):
+    "Leave out the documentation of special methods; `__call__` is the one whose parameters are ours"
+    def begin(self): self.nb.cells = [c for c in self.nb.cells if not (getattr(c, "has_sd", False) and re.search(r"\.__(?!call__)\w+__\)$", c.source))]
+
+
 class source_last(P.Processor):
-    "Move the source of exported cells behind the documentation made from it"
+    "Put the source of exported cells behind the documentation made from it, which nbdev gives last symbol first"
     def begin(self):
-        cells = self.nb.cells
-        for i in range(len(cells)-1, -1, -1):
-            if "is_source" not in cells[i]: continue
-            j = i
-            while j+1 < len(cells) and getattr(cells[j+1], "has_sd", False): j += 1
-            cells.insert(j, cells.pop(i))
+        cells, res = self.nb.cells, []
+        while cells:
+            docs = []
+            if "is_source" in cells[0]:
+                while len(cells) > 1 and getattr(cells[1], "has_sd", False): docs.insert(0, cells.pop(1))
+            res += [*docs, cells.pop(0)]
+        self.nb.cells = res
 
 
 class Filter(P.FilterDefaults):
     "nbdev's processors with those above in place of the ones that run or drop cells"
     def base_procs(self):
         new = dict(exec_show_docs=show_docs, rm_export=fold_exports, mv_exports=source_last, add_fold=None, insert_warning=None)
-        return [n for p in super().base_procs() if (n := new.get(p.__name__, p))]
+        procs = [n for p in super().base_procs() if (n := new.get(p.__name__, p))]
+        procs.insert(procs.index(P.add_show_docs)+1, known_by_all)
+        return procs
 
 
 def page(p):
@@ -110,7 +123,9 @@ def fix_cell(c, up=""):
     md = [o for o in c.get("outputs", []) if "text/markdown" in (o.get("data") or {})]
     if opts.get("output") == "asis" and md:  # `show_doc`: a real section, so that it is in the contents and has an address
         c.cell_type, c.source = "markdown", fix_markdown("".join(md[0]["data"]["text/markdown"]), up)
-        if m := re.search(r"^#+ (\w+\.[\w.]+)$", c.source, re.M): c.source = f'<a id="{m[1].lower()}"></a>\n\n{c.source}'  # nbdev links to `#class.method`
+        if m := re.search(r"^#+ (\w+\.[\w.]+)$", c.source, re.M):   # nbdev links to `#class.method`
+            title = m[0].replace("_", r"\_")
+            c.source = f'<a id="{m[1].lower()}"></a>\n\n{c.source.replace(m[0], title, 1)}'
         for k in ("outputs", "execution_count"): c.pop(k, None)
         c["metadata"] = {}
         return
