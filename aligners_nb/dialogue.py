@@ -7,8 +7,9 @@ Docs: https://example-user.github.io/aligners-nb/dialogue.html.md"""
 # %% auto #0
 __all__ = ['Dialogue']
 
-# %% ../nbs/11_dialogue.ipynb #2055e9cc
+# %% ../nbs/11_dialogue.ipynb #9bc353a8
 from fastcore.basics import patch
+from functools import cached_property
 from .criterion import Criterion, DataError
 from .prompts import assistant, conversation, correction_request, critique_request, user
 
@@ -45,15 +46,16 @@ def _chat_ids(self:Dialogue, messages, reply):
     res = self.tok.apply_chat_template(messages, add_generation_prompt=reply, tokenize=True, return_dict=True, sanitize_control_tokens=True)
     return list(res["input_ids"])
 
-# %% ../nbs/11_dialogue.ipynb #c2bf17a3
-@patch(as_prop=True)
-def end_ids(self:Dialogue)->list: # the ids after an assistant's content
+# %% ../nbs/11_dialogue.ipynb #b3fd41cc
+def _end_ids(self):
     "What the template writes after an assistant's text, up to the end-of-turn token"
     if not self.chat: return [self.tok.eos_token_id]
     s = self.tok.apply_chat_template([user("a"), assistant("zebra")], tokenize=False)
     tail = self.tok(s[s.rindex("zebra")+5:], add_special_tokens=False)["input_ids"]
     first = next((k for k,i in enumerate(tail) if i in self.tok.all_special_ids or i in self.tok.added_tokens_decoder), None)
     return [self.tok.eos_token_id] if first is None else tail[:first+1]
+
+Dialogue.end_ids = cached_property(_end_ids); Dialogue.end_ids.__set_name__(Dialogue, "end_ids")   # asked for once per example
 
 @patch(as_prop=True)
 def stop_ids(self:Dialogue)->set: # ids at which generation stops

@@ -160,16 +160,17 @@ def _paper(self:Squad, items, tick):
 def _always(self:Squad, items, tick):
     for c in self.aligners: self._rewrite(c, items, "always; not gated", False); tick(0)
 
-# %% ../nbs/40_squad.ipynb #3d839995
+# %% ../nbs/40_squad.ipynb #9cd6e168
 @patch
 def _unfit(self:Squad, q, y):
     "Why an answer can't be aligned, or None"
     if not isinstance(y, str): return f"the response must be a text; got {type(y).__name__}"
     if not y.strip(): return "the response is empty"
     if not isinstance(q, (str, list)): return f"the question must be a text or a list of messages; got {type(q).__name__}"
-    try: json.dumps([q, y], ensure_ascii=False).encode()
+    try: key = "fits", json.dumps([q, y], ensure_ascii=False).encode()
     except UnicodeEncodeError: return "it holds half a surrogate pair, which is no text"
-    if not all(x.fits(q, y) for x in (*self.inspectors.values(), *self.aligners.values())): return f"the answer is too long ({len(y):,} characters)"
+    if key not in self._seen: self._seen[key] = all(x.fits(q, y) for x in (*self.inspectors.values(), *self.aligners.values()))
+    if not self._seen[key]: return f"the answer is too long ({len(y):,} characters)"
 
 @patch
 def __call__(self:Squad,

@@ -140,7 +140,7 @@ def criterion_of(
     if len(names)==1 and (c := getattr(criteria, next(iter(names)), None)): return c
     raise DataError(f"can't tell the criterion of these rows (their names: {sorted(names) or 'none'}): pass criterion=Criterion(…)")
 
-# %% ../nbs/21_synthesis.ipynb #375484ab
+# %% ../nbs/21_synthesis.ipynb #e0a0eefe
 def synthesize(
     criterion:Criterion, # what the data are about
     llm="town", # what `as_llm` takes
@@ -179,4 +179,5 @@ def _why(llm, kept, made, n):
     "What a bad run looked like, and what to try"
     bad = [r for r in made if "error" in r]; show = "".join(f"\n  {r['error']}: {r['raw'][:100]!r}" for r in bad[:3])
     if not made: return f"{llm.name} wrote no question that begins with one of its hints: try a larger or an instruct model"
+    if not bad: return f"{llm.name} wrote {len(made)} different questions that may be used, {n} rows were wanted: add question types and seeds, or ask for fewer rows"
     return f"{len(kept)} of {len(made)} replies of {llm.name} parsed, {n} rows were wanted; here are some that did not:{show}\ntry a larger or an instruct model, more demonstrations, more topics (seeds) or a smaller n"
