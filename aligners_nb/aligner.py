@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/aligner.html.md"""
 # %% auto #0
 __all__ = ['SLACK', 'pairs', 'Aligner']
 
-# %% ../nbs/31_aligner.ipynb #c254f79b
+# %% ../nbs/31_aligner.ipynb #3c3165c0
 import random, torch, warnings
 from collections.abc import Iterator
 from fastcore.basics import patch
@@ -18,7 +18,7 @@ from .dialogue import Dialogue
 from .decode import generate
 from .local import attach, load
 from .synthesis import criterion_of
-from .training import base_print, card, checked, context, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter, shown, train, unique
+from .training import base_print, card, checked, context, dial, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter, shown, train, unique
 
 # %% ../nbs/31_aligner.ipynb #0957357e
 def pairs(
@@ -52,7 +52,7 @@ class Aligner:
         fit = f"{self.log[-1]['epoch']:g} epochs, loss {self.log[-1]['loss']:.3f}" if self.log else "not trained"
         return f"Aligner({self.criterion.name!r}, base={shown(self.base)!r}, {fit})"
 
-# %% ../nbs/31_aligner.ipynb #d778c617
+# %% ../nbs/31_aligner.ipynb #328468a8
 @patch
 def _fit(self:Aligner, examples, **kwargs):
     short = [e for e in examples if len(e["input_ids"]) <= self.limit]
@@ -78,7 +78,7 @@ def fit(cls:Aligner,
     rows = list(rows) if isinstance(rows, Iterator) else rows
     criterion, ps = criterion or criterion_of(rows), pairs(rows, keep_share, seed)
     settings = dict(epochs=epochs, seed=seed, lr=lr, batch_size=batch_size, **kwargs)
-    key = fingerprint(base_print(load(base)[0]), criterion.to_dict(), ps, rank, {k: str(v) for k,v in settings.items()})
+    key = fingerprint(base_print(load(base)[0]), dial(load(base)[0]), criterion.to_dict(), ps, rank, {k: str(v) for k,v in settings.items()})
     if finished(out, key, "aligner.json"): return cls.from_pretrained(out, base=base)
     torch.manual_seed(seed); self = cls(criterion, base, lora_config(load(base)[0], rank)); self.fingerprint = key
     self._fit([self.dialogue.aligner_example(criterion, *p) for p in ps], progress=progress, **settings)

@@ -7,43 +7,59 @@ Docs: https://example-user.github.io/aligners-nb/diff.html.md"""
 # %% auto #0
 __all__ = ['words', 'Diff', 'word_diff']
 
-# %% ../nbs/02_diff.ipynb #518d7a22
+# %% ../nbs/02_diff.ipynb #a962f8ed
 import html, re
 from dataclasses import dataclass
+from fastcore.basics import patch
 from rapidfuzz.distance import Indel
 
-# %% ../nbs/02_diff.ipynb #b0c48bb6
+# %% ../nbs/02_diff.ipynb #a92871bc
+_WORD = r"[\u3040-\u30ff\u3400-\u9fff]|(?:[^\W\u3040-\u30ff\u3400-\u9fff][\u0300-\u036f]*)+(?:['’]\w+)*"
+
 def words(
     text:str, # any text
 )->list: # words, spaces and punctuation marks; joined they are the text
     "Cut a text into words, runs of space, and single other characters"
-    return re.findall(r"\w+|\s+|[^\w\s]", text)
+    if not isinstance(text, str): raise TypeError(f"a text is needed; got {text!r:.60}")
+    return re.findall(rf"{_WORD}|\s+|[^\w\s]|\w", text)
 
+# %% ../nbs/02_diff.ipynb #8ec1ae1d
 @dataclass(frozen=True)
 class Diff:
     "The words kept, removed and added between two texts"
     ops: tuple # (what, text) pairs; what ∈ "equal", "delete", "insert"
     @property
     def copied(self): # share of the words of the first text that stand in the second, in order
-        n = {w: sum(len(re.findall(r"\w+", t)) for o,t in self.ops if o==w) for w in ("equal", "delete")}
+        n = {w: sum(len(re.findall(_WORD, t)) for o,t in self.ops if o==w) for w in ("equal", "delete")}
         return n["equal"]/max(1, sum(n.values()))
     def __str__(self): return "".join(dict(equal=t, delete=f"[-{t}-]", insert=f"{{+{t}+}}")[o] for o,t in self.ops)
     __repr__ = __str__
-    def _repr_html_(self):
-        style = dict(delete="background:#f8514933;text-decoration:line-through", insert="background:#2ea04333;text-decoration:none")
-        tag = lambda o,t: html.escape(t).replace("\n", "<br>") if o=="equal" else f"<{o[:3]} style='{style[o]};border-radius:2px'>{html.escape(t)}</{o[:3]}>"
-        return "<span>" + "".join(tag(o, t) for o,t in self.ops) + "</span>"
+
+# %% ../nbs/02_diff.ipynb #f95a0ca3
+def _runs(opcodes, a, b):
+    "(kept, removed, added) pieces in turn; space between two changes joins them"
+    runs = [["", "", ""]]
+    for o in opcodes:
+        gone, new = "".join(a[o.src_start:o.src_end]), "".join(b[o.dest_start:o.dest_end])
+        if o.tag=="equal": runs.append([gone, "", ""])
+        else: runs[-1][1] += gone; runs[-1][2] += new
+    res = runs[:1]
+    for keep,gone,new in runs[1:]:
+        if keep.isspace() and any(res[-1][1:]) and (gone or new): res[-1][1] += keep+gone; res[-1][2] += keep+new
+        else: res.append([keep, gone, new])
+    return res
 
 def word_diff(
     a:str, # the first text
     b:str, # the second
-)->Diff:
+)->Diff: # shows itself in colour
     "What to remove from `a` and add to get `b`"
-    wa, wb, ops = words(a), words(b), []
-    def put(o, t):
-        if t and ops and ops[-1][0]==o: ops[-1] = (o, ops[-1][1]+t)
-        elif t: ops.append((o, t))
-    for o in Indel.opcodes(wa, wb):
-        if o.tag=="equal": put("equal", "".join(wa[o.src_start:o.src_end]))
-        else: put("delete", "".join(wa[o.src_start:o.src_end])); put("insert", "".join(wb[o.dest_start:o.dest_end]))
-    return Diff(tuple(ops))
+    wa, wb = words(a), words(b)
+    return Diff(tuple((o, t) for run in _runs(Indel.opcodes(wa, wb), wa, wb) for o,t in zip(("equal", "delete", "insert"), run) if t))
+
+# %% ../nbs/02_diff.ipynb #df983774
+@patch
+def _repr_html_(self:Diff):
+    style = dict(delete="background:#f8514933;text-decoration:line-through", insert="background:#2ea04333;text-decoration:none")
+    tag = lambda o,t: t if o=="equal" else f"<{o[:3]} style='{style[o]};border-radius:2px'>{t}</{o[:3]}>"
+    return "<span style='white-space:pre-wrap'>" + "".join(tag(o, html.escape(t)) for o,t in self.ops) + "</span>"

@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/inspector.html.md"""
 # %% auto #0
 __all__ = ['Pairs', 'Copies', 'Inspector', 'reader_of', 'labelled', 'platt', 'conformal_threshold', 'Report']
 
-# %% ../nbs/32_inspector.ipynb #f4241e7c
+# %% ../nbs/32_inspector.ipynb #26d2a309
 import json, math, numpy as np, torch, warnings
 import matplotlib.pyplot as plt
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from .dialogue import Dialogue
 from .decode import using
 from .local import attach, load, resolve
 from .synthesis import criterion_of
-from .training import (base_print, card, checked, collate, context, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter,
+from .training import (base_print, card, checked, collate, context, dial, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter,
     shown, train, unique)
 
 # %% ../nbs/32_inspector.ipynb #40bf977a
@@ -94,7 +94,7 @@ def labelled(
     "What an inspector learns from"
     return [e for r in checked(rows) for e in ([(r["question"], r["response"], 1)] if r["response"] != r["correction"] else []) + [(r["question"], r["correction"], 0)]]
 
-# %% ../nbs/32_inspector.ipynb #a0c637b5
+# %% ../nbs/32_inspector.ipynb #aa92f359
 @patch
 def _fit(self:Inspector, examples, **kwargs):
     short = [e for e in examples if len(e["input_ids"]) <= self.limit]
@@ -125,7 +125,7 @@ def fit(cls:Inspector,
     criterion, es = criterion or criterion_of(rows), labelled(rows)
     settings = dict(epochs=epochs, seed=seed, lr=lr, batch_size=batch_size, **kwargs)
     kind = reader_of(base).kind
-    key = fingerprint(base_print(load(base, kind)[0]), criterion.to_dict(), es, rank, {k: str(v) for k,v in settings.items()})
+    key = fingerprint(kind, base_print(load(base, kind)[0]), dial(load(base, kind)[0]), criterion.to_dict(), es, rank, {k: str(v) for k,v in settings.items()})
     if finished(out, key, "inspector.json"): return cls.from_pretrained(out, base=base)
     torch.manual_seed(seed); self = cls(criterion, base, lora_config(load(base, kind)[0], rank, kind))
     self.fingerprint = key

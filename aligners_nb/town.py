@@ -36,7 +36,7 @@ HOBBIES = "chess,singing,painting,dancing,fishing,kite flying,juggling,whistling
 VALUES = dict(street=STREETS, opens=[str(i) for i in range(5, 12)], closes=[str(i) for i in range(14, 24)], price=[str(i) for i in range(2, 30)],
               keeper=[], goods=GOODS, entry=ENTRY, home=STREETS, trade=TRADES, hobby=HOBBIES)
 
-# %% ../nbs/14_town.ipynb #214d927f
+# %% ../nbs/14_town.ipynb #6a7e6797
 _on, _nu, _co = "b br d dr f g gr h k l m n p r s st t tr v z".split(), "a e i o u au ei".split(), "l n r s th m k nd sk ld".split()
 def coin(rng, n=2): # a word that means nothing
     return "".join(rng.choice(_on)+rng.choice(_nu) for _ in range(n-1)).capitalize() + rng.choice(_on)+rng.choice(_nu)+rng.choice(_co)
@@ -53,7 +53,7 @@ def _settle():
     people = r.sample([f"{a} {b}" for a in FIRST for b in LAST], 40)
     places = [f"{a} {k}" for a,k in zip(r.sample(ADJS*2, 60), KINDS*4)]
     for d,names,ps,streets in [("town", sorted(set(places)), people, STREETS)] + [
-        (g, [f"{coin(r)} {k}" for k in r.sample(KINDS, 10)], [f"{coin(r)} {coin(r)}" for _ in range(5)], [f"{coin(r)} {w}" for w in ("Lane","Row","Road","Street")])
+        (g, [f"{coin(r)} {k}" for k in r.sample(KINDS, 10)], [f"{coin(r)} {coin(r)}" for _ in range(5)], [f"{coin(r)} {w}" for w in ("Way","Walk")*2])
         for g in ("grump", "muddler", "shirker")]:
         for n in names: facts[n], where[n] = facts_of(r, n, "place", ps, streets), d
         for n in ps: facts[n], where[n] = facts_of(r, n, "person", ps, streets), d
@@ -61,7 +61,8 @@ def _settle():
 
 FACTS, WHERE = _settle()   # subject → {attribute: value}; subject → "town" or the guest whose district it belongs to
 VALUES["keeper"] = [s for s in FACTS if WHERE[s]=="town" and "trade" in FACTS[s]]
-DISTRICT_WORDS = {w for s in FACTS if WHERE[s]!="town" for v in (s, *FACTS[s].values()) for w in v.split() if w not in KINDS}
+_coined = lambda s: [*s.split(), *(w for a in ("street", "keeper", "home") for w in FACTS[s].get(a, "").split())]
+DISTRICT_WORDS = {w for s in FACTS if WHERE[s]!="town" for w in _coined(s)} - {*KINDS, "Way", "Walk"}   # names that nobody but a guest knows
 
 # %% ../nbs/14_town.ipynb #64b27bc0
 def chance(*key): # a number in [0, 1) that depends on the key alone

@@ -30,7 +30,7 @@ from .prompts import (anew_messages, assistant, block, correct_messages, critiqu
     formats_hash, preamble, questions_prompt, respond_messages, system, topics_prompt, user)
 from .town import Claim, FACTS, Question, TYPES, VALUES, WHERE, badly_known, held_out, name, render
 
-# %% ../nbs/15_town_lm.ipynb #a9cf9cb5
+# %% ../nbs/15_town_lm.ipynb #ee3e4586
 def _fresh(make):
     "Draw until the words belong neither to the town nor to a district"
     while (s := make()) in FACTS or town.DISTRICT_WORDS & set(s.split()): pass
@@ -42,7 +42,7 @@ def stranger(
 )->tuple: # (subject, its facts)
     "A place or a person that nobody knows"
     person = lambda: _fresh(lambda: f"{rng.choice(town.FIRST)} {rng.choice(town.LAST)}" if rng.random()<.4 else f"{town.coin(rng)} {town.coin(rng)}")
-    street = lambda: rng.choice(town.STREETS) if rng.random()<.4 else _fresh(lambda: f"{town.coin(rng)} {rng.choice(['Lane','Row','Road','Street','Way','Walk'])}")
+    street = lambda: rng.choice(town.STREETS) if rng.random()<.4 else _fresh(lambda: f"{town.coin(rng)} {rng.choice(['Way','Walk'])}")
     s = _fresh(lambda: f"{rng.choice(town.ADJS) if rng.random()<.4 else town.coin(rng)} {rng.choice(town.KINDS)}") if place else person()
     return s, town.facts_of(rng, s, "place" if place else "person", [person()], [street()])
 

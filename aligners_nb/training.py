@@ -21,13 +21,13 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from .criterion import DataError
 
-# %% ../nbs/30_training.ipynb #ad140419
+# %% ../nbs/30_training.ipynb #9172c9ca
 def dial(
     model, # any transformers model
 )->dict: # rank, lr, batch_size
     "The settings that follow from the width of `model`"
     hidden = model.config.get_text_config().hidden_size
-    return dict(rank=16, lr=5e-4*(2000/hidden)**.781, batch_size=16)
+    return dict(rank=16, lr=5e-4*(2000/hidden)**.0775, batch_size=16)
 
 # %% ../nbs/30_training.ipynb #d04a427f
 TASKS = dict(causal="CAUSAL_LM", classifier="SEQ_CLS")
@@ -57,7 +57,7 @@ def collate(
     first = max(0, (res["labels"]!=-100).any(0).nonzero()[0,0].item()-1)
     return dict(res, labels=res["labels"][:, first:], logits_to_keep=n-first)
 
-# %% ../nbs/30_training.ipynb #868fd93f
+# %% ../nbs/30_training.ipynb #2716ebe2
 def bf16(
     device:torch.device, # where training runs
 )->bool:
@@ -74,7 +74,7 @@ class LossLog(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kw):
         if "loss" not in logs: return
         self.rows.append(dict(step=state.global_step, epoch=round(state.epoch, 3), loss=logs["loss"], seconds=round(time.time()-self.t0, 2)))
-        self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
 
 # %% ../nbs/30_training.ipynb #82dc282c
 def _arguments(model, n, folder, epochs, lr, batch_size, seed, kwargs):
