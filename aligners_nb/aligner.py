@@ -52,7 +52,7 @@ class Aligner:
         fit = f"{self.log[-1]['epoch']:g} epochs, loss {self.log[-1]['loss']:.3f}" if self.log else "not trained"
         return f"Aligner({self.criterion.name!r}, base={shown(self.base)!r}, {fit})"
 
-# %% ../nbs/31_aligner.ipynb #328468a8
+# %% ../nbs/31_aligner.ipynb #8fe0a85f
 @patch
 def _fit(self:Aligner, examples, **kwargs):
     short = [e for e in examples if len(e["input_ids"]) <= self.limit]
@@ -61,6 +61,7 @@ def _fit(self:Aligner, examples, **kwargs):
     self.log = train(self.model, short, pad=self.tok.pad_token_id, desc=f"{self.criterion.name} aligner", **kwargs)
     return self
 
+# %% ../nbs/31_aligner.ipynb #1a5b38cb
 @patch(cls_method=True)
 def fit(cls:Aligner,
     rows, # dicts (or a `datasets.Dataset`) with question, response, correction

@@ -94,7 +94,7 @@ def labelled(
     "What an inspector learns from"
     return [e for r in checked(rows) for e in ([(r["question"], r["response"], 1)] if r["response"] != r["correction"] else []) + [(r["question"], r["correction"], 0)]]
 
-# %% ../nbs/32_inspector.ipynb #aa92f359
+# %% ../nbs/32_inspector.ipynb #270edad4
 @patch
 def _fit(self:Inspector, examples, **kwargs):
     short = [e for e in examples if len(e["input_ids"]) <= self.limit]
@@ -108,6 +108,7 @@ def _fit(self:Inspector, examples, **kwargs):
     self.log = train(self.model, short, pad=self.tok.pad_token_id, loss=loss, desc=f"{self.criterion.name} inspector", **kwargs)
     return self
 
+# %% ../nbs/32_inspector.ipynb #5644a96b
 @patch(cls_method=True)
 def fit(cls:Inspector,
     rows, # dicts (or a `datasets.Dataset`) with question, response, correction
@@ -213,7 +214,7 @@ def calibrate(self:Inspector,
     self.calibration = dict(miss_rate=miss_rate, n=len(seen), misaligned=len(wrong), share=sum(labels)/len(labels))
     return self
 
-# %% ../nbs/32_inspector.ipynb #e2857c03
+# %% ../nbs/32_inspector.ipynb #074eaea7
 @dataclass
 class Report:
     "How an inspector did on answers whose labels are known"
@@ -234,6 +235,7 @@ class Report:
         body = "".join(f"<tr><td style='text-align:left'>{k}</td><td>{escape(str(v))}</td><td>{escape(note)}</td></tr>" for k,v,note in self._rows())
         return f"<table><caption>{escape(self.name)} inspector</caption>{body}</table>"
 
+# %% ../nbs/32_inspector.ipynb #75d83b3b
 @patch
 def report(self:Inspector,
     rows, # rows with question and response, and a correction unless `labels` are given

@@ -77,7 +77,7 @@ def detach(
     model, _ = load(name, kind)
     if adapter_name in getattr(model, "peft_config", {}) and len(model.peft_config) > 1: model.delete_adapter(adapter_name)
 
-# %% ../nbs/13_local.ipynb #18e8cf6d
+# %% ../nbs/13_local.ipynb #b95b39d2
 class LocalLLM(LLM):
     "A Hugging Face causal LM in this process"
     def __init__(self,
@@ -86,7 +86,7 @@ class LocalLLM(LLM):
         batch_size:int=64, # answers at a time; halved on its own when memory runs out
     ):
         super().__init__()
-        self.name, self.base, self.batch_size, self.adapter = str(name), name, batch_size, str(adapter) if adapter else None
+        self.name, self.base, self.batch_size, self.adapter = Path(name).name if Path(name).is_dir() else str(name), name, batch_size, str(adapter) if adapter else None
         self.dialogue = Dialogue(load(name)[1])
         if adapter and self.adapter not in getattr(load(name)[0], "peft_config", {}): attach(name, adapter, self.adapter)
 

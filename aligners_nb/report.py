@@ -103,9 +103,9 @@ def example(kind, line, a):
     steps = table([["aligner", "risk", "after", "decision", "why"]] + [[s["criterion"], f"{s['risk']:.2f}", "–" if s["risk_after"] is None else f"{s['risk_after']:.2f}", s["decision"], s["reason"]] for s in a["trace"]]) if a["trace"] else "<p class=q>nothing flagged</p>"
     return f"<div class='case {kind.replace(' ', '-')}'><p class=q><b>{kind}</b> · {html.escape(line['llm'])} · {html.escape(line['facts'])} · {html.escape(line['question'])}</p><p>{word_diff(a['response'], a['aligned'])._repr_html_()}</p><p class=q>{verdict}</p>{steps}</div>"
 
-# %% ../nbs/42_report.ipynb #f4988bae
-STYLE = """:root{color-scheme:light dark}body{font:16px/1.55 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}h1{margin-bottom:0}h2{margin-top:2.5rem}
-.q{opacity:.7;font-size:.9rem;margin:.3rem 0}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid #8883;white-space:nowrap}
+# %% ../nbs/42_report.ipynb #02c068cc
+STYLE = """:root{color-scheme:light dark}body{font:16px/1.55 system-ui,sans-serif;max-width:78rem;margin:2rem auto;padding:0 1rem}h1{margin-bottom:0}h2{margin-top:2.5rem}
+.q{opacity:.7;font-size:.9rem;margin:.3rem 0}table{border-collapse:collapse;font-size:.8rem;font-variant-numeric:tabular-nums}th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid #8883;white-space:nowrap}
 .scroll{overflow-x:auto}.case{border-left:4px solid #8886;padding:.2rem 1rem;margin:1rem 0}.mended{border-color:#2ca25f}.still-bad{border-color:#e6550d}.spoilt{border-color:#d7191c}svg{max-width:100%;height:auto}ins,del{padding:0 .1em}"""
 
 def lead(rep):

@@ -13,7 +13,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from .criterion import DataError
 
-# %% ../nbs/20_store.ipynb #5caf5f97
+# %% ../nbs/20_store.ipynb #f6e8ad50
 class Store:
     "An append-only file of units; each unit is a key and a list of rows"
     def __init__(self,
@@ -29,7 +29,7 @@ class Store:
     def close(self): self.file.close()
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
-    def __repr__(self): return f"Store({str(self.path)!r}, {len(self.units)} units, {len(self)} rows)"
+    def __repr__(self): return f"Store({Path(self.path).name!r}, {len(self.units)} units, {len(self)} rows)"
     def __len__(self): return sum(map(len, self.units.values()))
     def __contains__(self, unit): return unit in self.units
     def __iter__(self): return (r for rows in self.units.values() for r in rows)

@@ -57,7 +57,7 @@ def collate(
     first = max(0, (res["labels"]!=-100).any(0).nonzero()[0,0].item()-1)
     return dict(res, labels=res["labels"][:, first:], logits_to_keep=n-first)
 
-# %% ../nbs/30_training.ipynb #2716ebe2
+# %% ../nbs/30_training.ipynb #b503ab48
 def bf16(
     device:torch.device, # where training runs
 )->bool:
@@ -69,14 +69,14 @@ class LossLog(TrainerCallback):
     "Keeps the losses and shows a progress bar"
     def __init__(self, desc, progress): self.rows, self.desc, self.progress = [], desc, progress
     def on_train_begin(self, args, state, control, **kw): self.t0, self.bar = time.time(), tqdm(total=state.max_steps, desc=self.desc, disable=not self.progress)
-    def on_step_end(self, args, state, control, **kw): self.bar.update()
+    def on_step_end(self, args, state, control, **kw): self.bar.update(); control.should_log |= state.global_step==state.max_steps
     def on_train_end(self, args, state, control, **kw): self.bar.close()
     def on_log(self, args, state, control, logs=None, **kw):
         if "loss" not in logs: return
         self.rows.append(dict(step=state.global_step, epoch=round(state.epoch, 3), loss=logs["loss"], seconds=round(time.time()-self.t0, 2)))
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
 
-# %% ../nbs/30_training.ipynb #82dc282c
+# %% ../nbs/30_training.ipynb #eb3c1e8e
 def _arguments(model, n, folder, epochs, lr, batch_size, seed, kwargs):
     d = dial(model); steps = max(1, round(epochs*n/(batch_size or d["batch_size"])))
     return TrainingArguments(**{**dict(output_dir=folder, num_train_epochs=epochs, learning_rate=lr or d["lr"], per_device_train_batch_size=batch_size or d["batch_size"],
@@ -90,6 +90,7 @@ class _Trainer(Trainer):
         self.loss, self.loss_is_scaled_for_ga = loss, False
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None): return self.loss(model, inputs)
 
+# %% ../nbs/30_training.ipynb #3790a75e
 def train(
     model, # a PEFT model whose active adapter is to learn
     examples, # a list of dicts as `collate` takes them
