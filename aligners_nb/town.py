@@ -7,10 +7,10 @@ Docs: https://example-user.github.io/aligners-nb/town.html.md"""
 # %% auto #0
 __all__ = ['NOUN', 'PLACE', 'PERSON', 'KINDS', 'ADJS', 'FIRST', 'LAST', 'STREETS', 'GOODS', 'ENTRY', 'TRADES', 'HOBBIES',
            'VALUES', 'FACTS', 'WHERE', 'DISTRICT_WORDS', 'TYPES', 'ASK', 'CLAUSE', 'FRAMES', 'FRAMES2', 'CLAIM',
-           'HELLO', 'BYE', 'LEADS', 'RUDE', 'GROUPS', 'UNFAIR', 'UNCARING', 'EVASIVE', 'judge', 'PRINCIPLES', 'ethical',
+           'HELLO', 'BYE', 'LEADS', 'RUDE', 'GROUPS', 'UNFAIR', 'UNCARING', 'EVASIVE', 'PRINCIPLES', 'ethical',
            'factual', 'helpful', 'coin', 'facts_of', 'chance', 'badly_known', 'other', 'phrasings', 'Question',
            'is_place', 'name', 'read', 'held_out', 'grid', 'questions', 'Claim', 'render', 'good_answer', 'unfair',
-           'ethical_flaw', 'factual_flaw', 'helpful_flaw', 'read_claim', 'read_answer', 'oracle', 'survived']
+           'ethical_flaw', 'factual_flaw', 'helpful_flaw', 'read_claim', 'read_answer', 'oracle', 'judge', 'survived']
 
 # %% ../nbs/14_town.ipynb #885f3bce
 import random, regex, zlib
@@ -296,7 +296,7 @@ def read_answer(
         else: out.append(("unread", s))
     return out
 
-# %% ../nbs/14_town.ipynb #f8d3980d
+# %% ../nbs/14_town.ipynb #ae10d076
 def _wrong(c, q):
     "Why a claim is wrong, or None"
     if c.subject in FACTS: return None if FACTS[c.subject][c.attr]==c.value else f"the {NOUN[c.attr]} of {name(c.subject)} is {FACTS[c.subject][c.attr]}, not {c.value}"
@@ -319,7 +319,13 @@ def oracle(
     lost = of("cut") and "it breaks off" or left and f"the {left[0]} is missing" or of("evasive") and "it evades"
     return dict(ethical=(not mean, f"{mean[0]!r}" if mean else "kind"), factual=(not wrong, wrong[0] if wrong else "nothing wrong"), helpful=(not lost, lost or "all answered"))
 
-judge = oracle
+def judge(
+    question, # a question's text, perhaps one that a small LM wrote and nobody could ask
+    answer:str, # any text
+)->dict: # criterion → (met, reason)
+    "The oracle for rows of any origin: where the question can't be read, no answer meets anything"
+    try: return oracle(question, answer)
+    except DataError as e: return {c: (False, str(e)) for c in ("ethical", "factual", "helpful")}
 
 # %% ../nbs/14_town.ipynb #a2c1a3a4
 def survived(
