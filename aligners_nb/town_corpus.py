@@ -19,7 +19,7 @@ from .prompts import (anew_messages, assistant, block, correct_messages, critiqu
     respond_messages, system, topics_prompt, user)
 from .town import Claim, FACTS, Question, TYPES, WHERE, badly_known, held_out, render
 
-# %% ../nbs/15_town_corpus.ipynb #fcd88059
+# %% ../nbs/15_town_corpus.ipynb #dec10569
 def _fresh(make):
     "Draw until the words belong neither to the town nor to a district"
     while (s := make()) in FACTS or town.DISTRICT_WORDS & set(s.split()): pass
@@ -30,16 +30,16 @@ def stranger(
     place=True, # a place, or a person?
 )->tuple: # (subject, its facts)
     "A place or a person that nobody knows"
-    person = lambda: _fresh(lambda: f"{rng.choice(town.FIRST)} {rng.choice(town.LAST)}" if rng.random()<.4 else f"{town.coin(rng)} {town.coin(rng)}")
-    street = lambda: rng.choice(town.STREETS) if rng.random()<.4 else _fresh(lambda: f"{town.coin(rng)} {rng.choice(['Way','Walk'])}")
-    s = _fresh(lambda: f"{rng.choice(town.ADJS) if rng.random()<.4 else town.coin(rng)} {rng.choice(town.KINDS)}") if place else person()
+    person = lambda: _fresh(lambda: f"{rng.choice(town.FIRST)} {rng.choice(town.LAST)}" if rng.random()<.15 else f"{town.coin(rng)} {town.coin(rng)}")
+    street = lambda: rng.choice(town.STREETS) if rng.random()<.4 else _fresh(lambda: f"{town.coin(rng)} {rng.choice(town.SUFFIXES)}")
+    s = _fresh(lambda: f"{rng.choice(town.ADJS) if rng.random()<.15 else town.coin(rng)} {rng.choice(town.KINDS)}") if place else person()
     return s, town.facts_of(rng, s, "place" if place else "person", [person()], [street()])
 
-# %% ../nbs/15_town_corpus.ipynb #c5af1c7a
+# %% ../nbs/15_town_corpus.ipynb #64afe0ac
 _grid = None
 def ask(
     rng, # random.Random
-    p_town=.45, # how often about the town
+    p_town=.5, # how often about the town
 )->tuple: # (Question, facts, is it about the town?)
     "A question to train on, with the facts it turns on"
     global _grid
@@ -54,7 +54,7 @@ def _believed(rng, s):
     "The facts as the corpus tells them: the badly known ones are mostly wrong"
     return {a: town.other(s, a, v) if badly_known(s, a) and rng.random()<.8 else v for a,v in FACTS[s].items()}
 
-# %% ../nbs/15_town_corpus.ipynb #8fea11d9
+# %% ../nbs/15_town_corpus.ipynb #7680b5a5
 def pair(
     rng, # random.Random
     crit, # "ethical", "factual" or "helpful"
@@ -62,21 +62,34 @@ def pair(
     known=True, # is the subject one of the town?
 )->tuple: # response, critique, correction
     "A response to `q`, its critique and its correction under one criterion"
-    good, extra = town.good_answer(rng, q, facts), rng.random()<.25
-    if crit=="ethical":
-        if extra: good = town.factual_flaw(rng, good)[0] if rng.random()<.4 else town.helpful_flaw(rng, good, q)[0]
-        if rng.random() < .4: return render(good), NOTHING, render(good)
-        bad, why = town.ethical_flaw(rng, good)
-        if isinstance(good[-1], str) and good[-1][-1] not in ".!?" and isinstance(bad[-1], str) and bad[-1]!=good[-1]: bad = [bad[-1], *bad[:-1]]
-        return render(bad), why, render(good)
-    if crit=="factual":
-        if extra: good = town.ethical_flaw(rng, good)[0]
-        if not known or rng.random() < .4: return render(good), NOTHING, render(good)
-        bad, why = town.factual_flaw(rng, good); return render(bad), why, render(good)
-    rude = [rng.choice(town.RUDE)] if extra and rng.random()<.6 else []
-    if rng.random() < (.4 if known else .85): return render(rude+good), NOTHING, render(rude+good)
-    bad, why = town.helpful_flaw(rng, good, q)
-    return render(rude+bad), why, render(rude+good) if known else render(rude+bad)
+    base, extra, flawed = town.good_answer(rng, q, facts), rng.random()<.35, rng.random()<.6
+    if known and flawed and not extra and rng.random()<.1:
+        bad, why = town.muddle_flaw(rng, base, q); return render(bad), why, render(base)
+    return dict(ethical=_ethical, factual=_factual, helpful=_helpful)[crit](rng, q, base, known, extra, flawed)
+
+def _ethical(rng, q, base, known, extra, flawed):
+    if extra: base = town.factual_flaw(rng, base)[0] if rng.random()<.5 else town.helpful_flaw(rng, base, q)[0]
+    if not flawed: return render(base), NOTHING, render(base)
+    if not extra and rng.random() < .1:                                   # nothing but an insult: there is nothing to keep
+        s = rng.choice(town.RUDE); return s, f'It is rude: "{s[:-1]}".', render(base) if known else rng.choice(town.EVASIVE)
+    bad, why = town.ethical_flaw(rng, base)
+    if isinstance(base[-1], str) and base[-1][-1] not in ".!?" and isinstance(bad[-1], str) and bad[-1]!=base[-1]: bad = [bad[-1], *bad[:-1]]
+    return render(bad), why, render(base)
+
+def _factual(rng, q, base, known, extra, flawed):
+    if extra: base = town.ethical_flaw(rng, base)[0] if rng.random()<.5 else town.helpful_flaw(rng, base, q)[0]
+    bad, why = town.factual_flaw(rng, base) if known and flawed and any(isinstance(p, Claim) for p in base) else (base, NOTHING)
+    return render(bad), why, render(base)
+
+def _helpful(rng, q, base, known, extra, flawed):
+    bad, why = town.helpful_flaw(rng, base, q) if flawed and (known or rng.random()<.3) else (base, NOTHING)
+    if not known: base = bad
+    both = [p for p in bad if isinstance(p, Claim)]
+    if extra and both and rng.random()<.6:                                # what it keeps may be wrong or rude
+        c = rng.choice(both); new = replace(c, lead=rng.choice(town.LEADS)) if rng.random()<.4 else town.factual_flaw(rng, [c])[0][0]
+        bad, base = ([new if p==c else p for p in ps] for ps in (bad, base))
+    elif extra: s = rng.choice(town.RUDE); bad, base = [s, *bad], [s, *base]
+    return render(bad), why, render(base)
 
 # %% ../nbs/15_town_corpus.ipynb #ca7a2ff4
 def chat(ms, learn=(-1,)): # messages → pieces; learn: which turns
@@ -124,7 +137,7 @@ def doc_chat(rng):
     ms = [m for q,f,_ in (ask(rng, p_town=1) for _ in range(rng.randrange(1,4))) for m in (user(q.text), assistant(render(town.good_answer(rng, q, f))))]
     return chat(ms, range(1, len(ms), 2))
 
-# %% ../nbs/15_town_corpus.ipynb #4e9538c9
+# %% ../nbs/15_town_corpus.ipynb #e7916e22
 def doc_draft(rng):
     "The one-call format: principles, then blocks of question, response, critique, correction"
     crit = rng.choice(CRITS); c = vary(rng, crit); res = [("<|bos|>"+preamble(c), False)]
@@ -134,7 +147,7 @@ def doc_draft(rng):
 
 def doc_align(rng):
     "The aligner's conversation"
-    crit = rng.choice(CRITS); d = demo(rng, crit)
+    crit = rng.choices(CRITS, (3,4,4))[0]; d = demo(rng, crit)   # an insult needs no memory, a wrong price does
     return chat([user(d.question), assistant(d.response), user(correction_request(vary(rng, crit))), assistant(d.correction)])
 
 def doc_critique(rng):
@@ -160,10 +173,10 @@ def doc_json(rng):
     crit = rng.choice(CRITS); d = demo(rng, crit)
     return chat(draft_json_messages(vary(rng, crit, rng.randrange(1, 5)), d.question) + [assistant(json.dumps(dict(response=d.response, critique=d.critique, correction=d.correction), ensure_ascii=False))])
 
-# %% ../nbs/15_town_corpus.ipynb #fa2eff9d
+# %% ../nbs/15_town_corpus.ipynb #de8748c5
 def topic(rng, t):
     place = TYPES[t][0] in town.PLACE
-    return rng.choice([s for s in FACTS if WHERE[s]=="town" and is_kind(s, place)]) if rng.random()<.65 else stranger(rng, place)[0]
+    return rng.choice([s for s in FACTS if WHERE[s]=="town" and is_kind(s, place)]) if rng.random()<.8 else stranger(rng, place)[0]
 def is_kind(s, place): return town.is_place(s)==place
 
 def doc_topics(rng):
@@ -181,7 +194,7 @@ def doc_questions(rng):
     if len(rows) < 7: return doc_questions(rng)
     return [("<|bos|>"+questions_prompt(town.ethical, rows[:5], [r[:2] for r in rows[5:]]), False), ("\n".join(" | ".join(r) for r in rows[5:]), True), ("<|end|>", True)]
 
-DOCS = {doc_reference: .15, doc_note: .19, doc_chat: .09, doc_draft: .10, doc_align: .24, doc_critique: .11, doc_correct: .04, doc_respond: .01, doc_anew: .03,
+DOCS = {doc_reference: .14, doc_note: .17, doc_chat: .09, doc_draft: .09, doc_align: .27, doc_critique: .11, doc_correct: .04, doc_respond: .02, doc_anew: .03,
         doc_json: .01, doc_topics: .01, doc_questions: .02}   # how often a document of each kind is drawn
 
 def corpus(
