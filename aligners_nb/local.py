@@ -88,7 +88,7 @@ def detach(
     model, _ = load(name, kind)
     if adapter_name in getattr(model, "peft_config", {}) and len(model.peft_config) > 1: model.delete_adapter(adapter_name)
 
-# %% ../nbs/13_local.ipynb #c35a3b3c
+# %% ../nbs/13_local.ipynb #fc1a72ca
 class LocalLLM(LLM):
     "A Hugging Face causal LM in this process"
     def __init__(self,
@@ -98,6 +98,7 @@ class LocalLLM(LLM):
     ):
         super().__init__()
         self.name, self.base, self.batch_size, self.adapter = Path(name).name if Path(name).is_dir() else str(name), name, batch_size, adapter and adapter_id(adapter)
+        self.prefixes = {}                                   # keys and values of what prompts begin with
         self.dialogue = Dialogue(load(name)[1])
         if adapter and self.adapter not in getattr(load(name)[0], "peft_config", {}): attach(name, adapter, self.adapter)
 
@@ -106,13 +107,13 @@ def room(self:LocalLLM)->int: # tokens of context
     "The longest prompt and reply that the model can hold"
     return getattr(load(self.base)[0].config, "max_position_embeddings", None) or 10**6
 
-# %% ../nbs/13_local.ipynb #be41f1f2
+# %% ../nbs/13_local.ipynb #9c343e27
 @patch
 def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     t, (model, tok) = time.time(), load(self.base)
     if long := next((len(p) for p in prompts if len(p)+1 > self.room), None): raise LLMError(f"a prompt has {long} tokens, {self.name} holds {self.room}: shorten it, or use fewer demonstrations")
     ends = (lambda ids: any(s in tok.decode(ids[-12:]) for s in stop)) if stop else None
-    out = generate(model, prompts, min(max_tokens, self.room-max(map(len, prompts))), self.dialogue.stop_ids, ends, temperature, seeds, [self.adapter]*len(prompts), self.batch_size)
+    out = generate(model, prompts, min(max_tokens, self.room-max(map(len, prompts))), self.dialogue.stop_ids, ends, temperature, seeds, [self.adapter]*len(prompts), self.batch_size, prefixes=self.prefixes)
     self.usage.add(len(prompts), sum(map(len, prompts)), sum(map(len, out)), time.time()-t)
     return [_cut(tok.decode(o, skip_special_tokens=True), stop) for o in out]
 
