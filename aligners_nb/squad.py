@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/squad.html.md"""
 # %% auto #0
 __all__ = ['POLICIES', 'Step', 'Alignment', 'Alignments', 'Squad']
 
-# %% ../nbs/40_squad.ipynb #dc9c7b96
+# %% ../nbs/40_squad.ipynb #570a56f5
 import html, json
 from dataclasses import asdict, dataclass, field
 from fastcore.basics import patch
@@ -17,6 +17,7 @@ from .aligner import Aligner
 from .criterion import DataError, LLMError, criteria
 from .diff import word_diff
 from .inspector import Inspector
+from .training import fetch, push
 
 # %% ../nbs/40_squad.ipynb #a670779d
 @dataclass
@@ -190,7 +191,7 @@ def __call__(self:Squad,
     with tqdm(desc=f"{policy}: rounds", disable=not progress) as bar: getattr(self, "_"+policy)(ok, lambda _: bar.update())
     return res
 
-# %% ../nbs/40_squad.ipynb #789a0bbe
+# %% ../nbs/40_squad.ipynb #d6121ce1
 @patch
 def save_pretrained(self:Squad,
     folder, # where to
@@ -203,11 +204,21 @@ def save_pretrained(self:Squad,
 
 @patch(cls_method=True)
 def from_pretrained(cls:Squad,
-    folder, # that `save_pretrained` wrote
+    folder, # that `save_pretrained` wrote, or a repository of the Hub
     policy:str|None=None, # another policy than the saved one
 )->"Squad":
     "Load a squad; all adapters share their bases"
-    folder = Path(folder)
+    folder = fetch(folder)
     if not (folder/"squad.json").is_file(): raise DataError(f"no squad.json in {folder}: give a folder that `squad.save_pretrained` wrote")
     d = json.loads((folder/"squad.json").read_text())
+    if bad := [c for c in d["criteria"] if Path(c).name!=c or not (folder/c/"aligner").is_dir()]: raise DataError(f"{folder}/squad.json names {bad[0]!r}, and no such pair lies there: copy the whole folder")
     return cls([(Inspector.from_pretrained(folder/c/"inspector"), Aligner.from_pretrained(folder/c/"aligner")) for c in d["criteria"]], policy or d["policy"])
+
+# %% ../nbs/40_squad.ipynb #5a9d9b9f
+@patch
+def push_to_hub(self:Squad,
+    repo:str, # "you/its-name"
+    private=False, # on creation
+)->str: # its address
+    "Upload all pairs to the Hugging Face Hub"
+    return push(self, repo, private)
