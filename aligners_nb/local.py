@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['KINDS', 'resolve', 'load', 'attach', 'adapter_id', 'detach', 'LocalLLM', 'as_llm']
 
-# %% ../nbs/13_local.ipynb #46db2e91
+# %% ../nbs/13_local.ipynb #a8f1282d
 import re, time, torch, zlib
 from fastcore.basics import patch
 from pathlib import Path
@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from .criterion import DataError, LLMError
 from .decode import generate, using
 from .dialogue import Dialogue
-from .llm import LLM, Endpoint, until
+from .llm import LLM, Endpoint, cut_at
 
 # %% ../nbs/13_local.ipynb #91dcdc8e
 def resolve(
@@ -107,7 +107,7 @@ def room(self:LocalLLM)->int: # tokens of context
     "The longest prompt and reply that the model can hold"
     return getattr(load(self.base)[0].config, "max_position_embeddings", None) or 10**6
 
-# %% ../nbs/13_local.ipynb #34f6d63a
+# %% ../nbs/13_local.ipynb #a4734bbe
 @patch
 def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     t, (model, tok) = time.time(), load(self.base)
@@ -115,7 +115,7 @@ def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     ends = (lambda ids: any(s in tok.decode(ids[-12:]) for s in stop)) if stop else None
     out = generate(model, prompts, min(max_tokens, self.room-max(map(len, prompts))), self.dialogue.stop_ids, ends, temperature, seeds, [self.adapter]*len(prompts), self.batch_size, prefixes=self.prefixes)
     self.usage.add(len(prompts), sum(map(len, prompts)), sum(map(len, out)), time.time()-t)
-    return [until(tok.decode(o, skip_special_tokens=True), stop) for o in out]
+    return [cut_at(tok.decode(o, skip_special_tokens=True), stop) for o in out]
 
 @patch
 def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
