@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/curation.html.md"""
 # %% auto #0
 __all__ = ['Funnel', 'Curated', 'curate']
 
-# %% ../nbs/22_curation.ipynb #bc65dd41
+# %% ../nbs/22_curation.ipynb #21302837
 import hashlib, html, json, os, random, re
 import matplotlib.pyplot as plt, pyarrow as pa, pyarrow.parquet as pq
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from huggingface_hub import DatasetCardData, HfApi
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from .criterion import COLUMNS, DataError
+from .criterion import COLUMNS, Criterion, DataError
 from .filters import FILTERS
 from .likeness import alike, share, text_of, vectors
 from .synthesis import criterion_of
@@ -81,7 +81,7 @@ def _source(rows):
     about = getattr(getattr(rows, "info", None), "description", "") or ""
     return rows, json.loads(about).get("made", {}) if about.startswith("{") else {}
 
-# %% ../nbs/22_curation.ipynb #4ecf8d9a
+# %% ../nbs/22_curation.ipynb #8cd01cd5
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 def _checked(i, r):
@@ -94,6 +94,7 @@ def _checked(i, r):
     if bad := next((k for k in COLUMNS if not isinstance(q if k=="question" else r[k], str)), None): raise DataError(f"row {i}: {bad} must be a text{' or a list of chat messages' if bad=='question' else ''}; got {r[bad]!r:.60}")
     return r
 
+# %% ../nbs/22_curation.ipynb #15b5cae0
 def _table(rows):
     "Rows as an Arrow table"
     parts, batch, schema = [], [], None
@@ -145,7 +146,7 @@ def _verdict(r, judge, name):
     if not met: return "still_misaligned", why
     if r["response"].strip()!=r["correction"].strip() and (was := ask("response"))[0]: return "not_misaligned", was[1]
 
-# %% ../nbs/22_curation.ipynb #7119b1d6
+# %% ../nbs/22_curation.ipynb #0f32a8b8
 class Curated:
     "Rows that passed, the funnel they came through, and those that did not pass"
     def __init__(self,
@@ -168,10 +169,34 @@ def _criterion(rows, table, made, criterion):
     "What rows are about, if that is no contradiction"
     names = table["criterion"].unique().to_pylist()
     criterion = criterion or criterion_of(rows if hasattr(rows, "info") else [dict(criterion=n) for n in names if n])
+    if not isinstance(criterion, Criterion): raise TypeError(f"criterion must be a Criterion, such as town.ethical; got {criterion!r:.60}")
     if made.get("criterion") not in (None, criterion.fingerprint): raise DataError(f"these rows were made from another criterion {names[0]!r} than {criterion!r}: pass the one that synthesize was given, as in curate(rows, criterion=town.ethical)")
     return criterion
 
-# %% ../nbs/22_curation.ipynb #5d6b3b48
+# %% ../nbs/22_curation.ipynb #f668b09d
+def _result(table, reasons, order, criterion, made, encoder=None):
+    "Rows, funnel and dropped rows from the reasons"
+    at = [i for i,r in enumerate(reasons) if r]; n = Counter(r[0] for r in reasons if r); drops = {k: n[k] for k in order}
+    drop = _take(table, at).select(["id", "question", "response", "correction"])
+    for k,j in (("reason", 0), ("detail", 1)): drop = drop.append_column(k, pa.array([reasons[i][j] for i in at], pa.string()))
+    first = defaultdict(list)
+    for j,i in enumerate(at):
+        if len(first[reasons[i][0]]) < 3: first[reasons[i][0]].append(j)
+    parsed = len(reasons)-n["not_parsed"]; funnel = Funnel(len(reasons), parsed, parsed-n["duplicate"], len(reasons)-len(at), drops, {k: _take(drop, js).to_pylist() for k,js in first.items()})
+    kept = _take(table, [i for i,r in enumerate(reasons) if not r]).select(COLUMNS)
+    return Curated(_dataset(kept, criterion, made), funnel, criterion, Dataset(drop.combine_chunks()), made, encoder)
+
+# %% ../nbs/22_curation.ipynb #db415581
+def _drop_twins(questions, rows, reasons, threshold):
+    "Write `duplicate` into the `reasons` of all but one of the `rows` (their numbers) whose `questions` are alike"
+    group, stays = alike(questions, threshold), {}
+    for i,g in zip(rows, group):
+        if g not in stays or (reasons[stays[g]] and not reasons[i]): stays[g] = i
+    text = dict(zip(rows, questions))
+    for i,g in zip(rows, group):
+        if stays[g]!=i: reasons[i] = "duplicate", f"like {text_of(text[stays[g]])}"
+
+# %% ../nbs/22_curation.ipynb #7b360c5a
 def curate(
     rows, # a data set or a list of dicts, or the folder given to `synthesize` as `out=`: that has the rows that could not be parsed, too
     filters=FILTERS, # functions of a row that return what is wrong with it, or nothing
@@ -185,30 +210,13 @@ def curate(
     filters = _named(filters); share("threshold", threshold)
     source, made = _source(rows); table = _table(source); criterion = _criterion(rows, table, made, criterion)
     reasons = [("not_parsed", f"{r['error']}: {r['raw']}") if r["error"] else _reason(r, filters) for r in _each(table)]
-    parsed = [i for i,r in enumerate(reasons) if not r or r[0]!="not_parsed"]; questions = _take(table, parsed)["question"].to_pylist()
-    group = alike(questions, threshold) if parsed else []; stays = {}
-    for p,g in enumerate(group):
-        if g not in stays or (reasons[parsed[stays[g]]] and not reasons[parsed[p]]): stays[g] = p
-    for p,g in enumerate(group):
-        if stays[g]!=p: reasons[parsed[p]] = "duplicate", f"like {text_of(questions[stays[g]])}"
+    parsed = [i for i,r in enumerate(reasons) if not r or r[0]!="not_parsed"]; _drop_twins(_take(table, parsed)["question"].to_pylist(), parsed, reasons, threshold)
     if judge:
         todo = [i for i,r in enumerate(reasons) if r is None]
         for i,r in zip(todo, _each(_take(table, todo))): reasons[i] = _verdict(r, judge, criterion.name)
     res = _result(table, reasons, ["not_parsed", "duplicate", *filters, "still_misaligned", "not_misaligned"], criterion, made, encoder)
     if out is not None: res.save(out)
     return res
-
-def _result(table, reasons, order, criterion, made, encoder=None):
-    "Rows, funnel and dropped rows from the reasons"
-    at = [i for i,r in enumerate(reasons) if r]; n = Counter(r[0] for r in reasons if r); drops = {k: n[k] for k in order}
-    drop = _take(table, at).select(["id", "question", "response", "correction"])
-    for k,j in (("reason", 0), ("detail", 1)): drop = drop.append_column(k, pa.array([reasons[i][j] for i in at], pa.string()))
-    first = defaultdict(list)
-    for j,i in enumerate(at):
-        if len(first[reasons[i][0]]) < 3: first[reasons[i][0]].append(j)
-    parsed = len(reasons)-n["not_parsed"]; funnel = Funnel(len(reasons), parsed, parsed-n["duplicate"], len(reasons)-len(at), drops, {k: _take(drop, js).to_pylist() for k,js in first.items()})
-    kept = _take(table, [i for i,r in enumerate(reasons) if not r]).select(COLUMNS)
-    return Curated(_dataset(kept, criterion, made), funnel, criterion, Dataset(drop.combine_chunks()), made, encoder)
 
 # %% ../nbs/22_curation.ipynb #060c6c08
 _NEAR = .6   # likeness from which two questions stay on one side

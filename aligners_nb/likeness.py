@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from .criterion import DataError
 
-# %% ../nbs/04_likeness.ipynb #8604caca
+# %% ../nbs/04_likeness.ipynb #d91478c8
 LITTLE = frozenset("""a an the is are was were be been am do does did has have had will would can could shall should may might must i you he she it we they me him her us them my your his its our their
     this that these those there and or please of to in at on for with by as""".split())   # words that carry little of a sentence's meaning
 
@@ -26,9 +26,10 @@ def text_of(
     return question if isinstance(question, str) else "\n".join(m["content"] for m in question)
 
 _WORD = re.compile(r"\w+(?:[.,:'’-]\w+)*[+#%]*")
+_ENDING = re.compile(r"(?:['’]s|ing|ed|es|s|e)$")
 
 def _stem(w):
-    s = re.sub(r"(?:['’]s|ing|ed|es|s|e)$", "", w)
+    s = _ENDING.sub("", w)
     return s if len(s) > 2 else w
 
 def stems(
@@ -37,14 +38,20 @@ def stems(
     "The words that carry the meaning of a text, without their endings"
     return [_stem(w) for w in _WORD.findall(text_of(text).lower()) if w not in LITTLE]
 
-# %% ../nbs/04_likeness.ipynb #4eff21c1
+# %% ../nbs/04_likeness.ipynb #ace8d84b
+_DIGIT, _INSIDE = re.compile(r"\d"), re.compile(r"[^.!?\n\s]\s*$")   # … what stands before a word inside a sentence
+
+def _is_mark(w, text, at):
+    if _DIGIT.search(w): return True
+    return w!=w.lower() and w.lower() not in LITTLE and _INSIDE.search(text, max(0, at-4), at)
+
 def marks(
     question, # a string, or a list of chat messages
 )->tuple: # sorted
     "The names and numbers in a question: words with a digit, and words with a capital that begin no sentence"
-    t = text_of(question)
-    return tuple(sorted({m[0] for m in _WORD.finditer(t) if re.search(r"\d", m[0]) or (m[0]!=m[0].lower() and m[0].lower() not in LITTLE and re.search(r"[^.!?\n\s]\s*$", t[max(0, m.start()-4):m.start()]))}))
+    t = text_of(question); return tuple(sorted({m[0] for m in _WORD.finditer(t) if _is_mark(m[0], t, m.start())}))
 
+# %% ../nbs/04_likeness.ipynb #38dca0b5
 @lru_cache(10_000)
 def shingles(
     text:str, # a question
@@ -60,15 +67,7 @@ def likeness(
     x, y = shingles(a), shingles(b)
     return len(x & y)/max(1, len(x | y)) if marks(a)==marks(b) else 0.
 
-# %% ../nbs/04_likeness.ipynb #c1edbb17
-def share(
-    name:str, # of the argument
-    v, # what was given for it
-):
-    "`DataError` if `v` is no share"
-    if isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 < v <= 1: raise DataError(f"{name} is a share above 0 and at most 1, such as .9; got {v!r:.40}")
-
-# %% ../nbs/04_likeness.ipynb #2f3639d4
+# %% ../nbs/04_likeness.ipynb #e53d257b
 _PERM, _SEED = 128, 1   # numbers in a signature, and what they are drawn from
 
 def signatures(
@@ -81,8 +80,8 @@ def signatures(
     return res
 
 def _bands(sig, marked, threshold):
-    "For each band a key per question; a pair at the threshold shares one with a probability of 99 %"
-    n = sig.shape[1]; r = next(r for r in (16, 8, 4, 2, 1) if 1-(1-threshold**r)**(n//r) >= .99)
+    "For each band a key per question; a pair at the threshold shares one with a probability of 98 %"
+    n = sig.shape[1]; r = next(r for r in (16, 8, 4, 2, 1) if 1-(1-threshold**r)**(n//r) >= .98)
     odd = np.random.default_rng(_SEED).integers(1, 2**63, r, dtype=np.uint64) | np.uint64(1)
     for b in range(0, n, r): yield (sig[:, b:b+r].astype(np.uint64)*odd).sum(1) ^ marked
 
@@ -104,7 +103,7 @@ def _link(n, bands, like, most=20):
                 elif len(heads) < most: heads.append(i)
     return [find(i) for i in range(n)]
 
-# %% ../nbs/04_likeness.ipynb #4e698c58
+# %% ../nbs/04_likeness.ipynb #b991877b
 def as_encoder(
     encoder, # the name or folder of a sentence-transformers model, or anything with `encode(texts)`
 ):
@@ -121,15 +120,26 @@ def vectors(
     encoder, # what `as_encoder` takes
 )->np.ndarray: # (texts, width), each of length 1
     "What an encoder makes of texts"
-    x = np.concatenate([np.asarray(as_encoder(encoder).encode(list(texts[i:i+1000])), np.float32) for i in range(0, len(texts), 1000)])
+    encoder, texts = as_encoder(encoder), list(texts)
+    if not texts: return np.zeros((0, 1), np.float32)
+    x = np.concatenate([np.asarray(encoder.encode(texts[i:i+1000]), np.float32) for i in range(0, len(texts), 1000)])
     return x / np.maximum(1e-9, np.linalg.norm(x, axis=1, keepdims=True))
 
-# %% ../nbs/04_likeness.ipynb #69af75cd
+# %% ../nbs/04_likeness.ipynb #f93fcdc0
 def _planes(x, marked, bits=10, bands=32):
     "For each band a key per vector: the sides of 10 random planes on which it lies"
     rng = np.random.default_rng(_SEED)
     for _ in range(bands): yield ((x @ rng.standard_normal((x.shape[1], bits), np.float32) > 0) @ (1 << np.arange(bits))).astype(np.uint64) ^ (marked << np.uint64(bits))
 
+# %% ../nbs/04_likeness.ipynb #c1edbb17
+def share(
+    name:str, # of the argument
+    v, # what was given for it
+):
+    "`DataError` if `v` is no share"
+    if isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 < v <= 1: raise DataError(f"{name} is a share above 0 and at most 1, such as .9; got {v!r:.40}")
+
+# %% ../nbs/04_likeness.ipynb #276c94cd
 def alike(
     questions, # texts
     threshold:float=.9, # likeness from which two count as the same
@@ -140,7 +150,9 @@ def alike(
     share("threshold", threshold); qs = [text_of(q) for q in questions]; exact = {}
     first = [exact.setdefault(re.sub(r"[\s.,;:!?…\"“”'‘’()\[\]]+", " ", q.lower()).strip(), i) for i,q in enumerate(qs)]
     at = sorted(set(first)); own = [qs[i] for i in at]; sig, marked = signatures(own), np.array([zlib.crc32("|".join(marks(q)).encode()) for q in own], np.uint64)
-    def by_words(i, heads): return next((h for h in heads if likeness(own[i], own[h]) >= threshold), None)
+    def by_words(i, heads):   # names and numbers agree already, as they are part of a band's key; an estimate far below the threshold spares the exact comparison
+        near = (sig[heads]==sig[i]).mean(1) >= threshold-.15
+        return next((h for h,ok in zip(heads, near) if ok and marked[h]==marked[i] and likeness(own[i], own[h]) >= threshold), None)
     group = _link(len(own), _bands(sig, marked, threshold), by_words)
     if encoder is not None and own:
         x = vectors(own, encoder)
