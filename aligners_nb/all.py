@@ -12,6 +12,8 @@ from .criterion import *
 from .prompts import *
 from .diff import *
 from .stats import *
+from .likeness import *
+from .filters import *
 from .llm import *
 from .dialogue import *
 from .decode import *
