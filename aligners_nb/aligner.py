@@ -106,7 +106,7 @@ def fits(self:Aligner,
     "Can a correction of about the length of `response` be written within the base's context?"
     return _fit_in(*self._rooms([question], [response])[0])
 
-# %% ../nbs/31_aligner.ipynb #d6152550
+# %% ../nbs/31_aligner.ipynb #2c048b34
 def _groups(rooms):
     "Indices in groups whose longest permitted correction fits the room of each"
     res, room = [], 0
@@ -134,7 +134,7 @@ def __call__(self:Aligner,
         raise DataError(f"answer {long[0]} is too long for {shown(self.base)}, which reads {self.limit} tokens: shorten it, or ask `aligner.fits(question, response)` first")
     for group in _groups(rooms):
         outs = generate(self.model, [rooms[i][0] for i in group], max_new_tokens=max(rooms[i][1] for i in group), stop_ids=self.dialogue.stop_ids,
-                        adapters=[self.name]*len(group), batch_size=batch_size)
+                        adapters=[self.name]*len(group), batch_size=batch_size, drafts=[self.dialogue.answer_ids(response[i]) for i in group])   # most of it stays
         for i,ids in zip(group, outs):
             new = self.tok.decode(ids, skip_special_tokens=True).strip(); self.tokens += len(ids)
             if new and len(ids) < rooms[i][1] and self.fits(question[i], new): res[i] = new

@@ -7,10 +7,11 @@ Docs: https://example-user.github.io/aligners-nb/decode.html.md"""
 # %% auto #0
 __all__ = ['KEPT', 'uniforms', 'choose', 'common_prefix', 'using', 'generate']
 
-# %% ../nbs/12_decode.ipynb #eb0e191c
+# %% ../nbs/12_decode.ipynb #ec61efb1
 import torch
 from contextlib import contextmanager, nullcontext
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 from .criterion import DataError
 
 # %% ../nbs/12_decode.ipynb #4056726a
@@ -59,30 +60,60 @@ def _prefix(model, prompts, kept):
     if n and kept is not None: kept.append((first, cache)); del kept[:-KEPT]
     return n, cache
 
-# %% ../nbs/12_decode.ipynb #ab0650f3
-def _drop(cache, keep):
-    for l in cache.layers:
-        if l.keys is not None and l.keys.numel(): l.keys, l.values = l.keys[keep], l.values[keep]
+# %% ../nbs/12_decode.ipynb #66e064ae
+def _agreed(draft, best, stop_ids):
+    "How many tokens of a draft the model writes too"
+    return next((i for i,(a,b) in enumerate(zip(draft, best)) if a!=b or a in stop_ids), len(draft))
 
-def _batch(model, prompts, prefix, n_prefix, max_new, stop_ids, stop, temperature, seeds):
+class _Growing(DynamicLayer):
+    "Keys and values with room to grow, where the library's own are copied at every step"
+    room = None
+    def update(self, k, v, *args, **kwargs):
+        if not self.is_initialized: self.lazy_initialization(k, v)
+        n = self.get_seq_length(); m = n+k.shape[-2]
+        if self.room is None or m > self.room[0].shape[-2]:
+            old, self.room = (self.keys, self.values), [x.new_empty(*x.shape[:2], m+64, x.shape[-1]) for x in (k, v)]
+            for r,x in zip(self.room, old):
+                if n: r[:, :, :n] = x
+        for r,x in zip(self.room, (k, v)): r[:, :, n:m] = x
+        self.keys, self.values = (r[:, :, :m] for r in self.room)   # (batch, heads, m, head)
+        return self.keys, self.values
+    def keep(self, rows):
+        n, self.room = self.get_seq_length(), [r[rows] for r in self.room]; self.keys, self.values = (r[:, :, :n] for r in self.room)
+
+def _cache(model):
+    "An empty cache for `model`"
+    c = DynamicCache(config=model.config); c.layers = [_Growing() if type(l) is DynamicLayer else l for l in c.layers]; return c
+
+def _drop(cache, rows):
+    for l in cache.layers:
+        if isinstance(l, _Growing): l.keep(rows)
+        elif l.keys is not None and l.keys.numel(): l.keys, l.values = l.keys[rows], l.values[rows]
+
+def _batch(model, prompts, prefix, n_prefix, max_new, stop_ids, stop, temperature, seeds, drafts):
     "Generate for prompts that fit one batch"
-    dev, B = model.device, len(prompts); own = [p[n_prefix:] for p in prompts]; L = max(map(len, own))
-    ids = torch.tensor([[0]*(L-len(o))+o for o in own], device=dev)                                                        # (batch, L)
-    mask = torch.tensor([[1]*n_prefix+[0]*(L-len(o))+[1]*len(o) for o in own], device=dev)                                 # (batch, prefix+L)
+    dev, B = model.device, len(prompts); own = [p[n_prefix:] for p in prompts]; L, D = max(map(len, own)), max(map(len, drafts))
+    ids = torch.tensor([[0]*(L-len(o))+o+d+[0]*(D-len(d)) for o,d in zip(own, drafts)], device=dev)                          # (batch, L+D)
+    mask = torch.tensor([[1]*n_prefix+[0]*(L-len(o))+[1]*(len(o)+len(d))+[0]*(D-len(d)) for o,d in zip(own, drafts)], device=dev)  # (batch, prefix+L+D)
     pos = (mask.cumsum(-1)-1).clamp(min=0)
-    cache, last = DynamicCache(config=model.config), pos[:, -1:]
+    cache, last = _cache(model), pos[:, n_prefix+L-1:n_prefix+L]
     for l,(k,v) in enumerate((x.keys, x.values) for x in prefix.layers if x.keys is not None and n_prefix): cache.update(k[:, :, :n_prefix].expand(B, -1, -1, -1), v[:, :, :n_prefix].expand(B, -1, -1, -1), l)
     u = uniforms(seeds, max_new) if temperature else None
     out, rows = [[] for _ in prompts], torch.arange(B); live = torch.ones(B, dtype=torch.bool)
     step = dict(input_ids=ids, position_ids=pos[:, n_prefix:])
     for t in range(max_new):
-        logits = model(**step, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]  # (batch, vocab)
-        new = choose(logits, temperature, u[rows, t] if temperature else None); got = new.tolist()
+        logits = model(**step, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1 if t else D+1).logits  # (batch, 1 or D+1, vocab)
+        if D and not t:                                                     # what of the draft would have been written anyway?
+            best = logits.argmax(-1); took = [_agreed(d, b, stop_ids) for d,b in zip(drafts, best.tolist())]
+            for r,k in enumerate(took): out[r] += drafts[r][:k]
+            k = torch.tensor(took, device=dev)[:, None]; mask[:, n_prefix+L:] = torch.arange(D, device=dev) < k; last, new = last+k, best.gather(1, k).squeeze(1)
+        else: new = choose(logits[:, -1], temperature, u[rows, t] if temperature else None)
+        got = new.tolist()
         for j,r in enumerate(rows.tolist()):
             if not live[j]: continue
             if got[j] in stop_ids: live[j] = False; continue
             out[r].append(got[j])
-            if stop and stop(out[r]): live[j] = False
+            if len(out[r])==max_new or stop and stop(out[r]): live[j] = False
         if not live.any(): break
         last, mask = last+1, torch.cat([mask, mask.new_ones(len(rows), 1)], -1)
         if (~live).sum()*4 >= len(rows):
@@ -91,7 +122,7 @@ def _batch(model, prompts, prefix, n_prefix, max_new, stop_ids, stop, temperatur
         step = dict(input_ids=new[:, None], position_ids=last)
     return out
 
-# %% ../nbs/12_decode.ipynb #a97fd4c3
+# %% ../nbs/12_decode.ipynb #5fc8bfa9
 @contextmanager
 def using(
     model, # a model, with PEFT adapters or without
@@ -105,6 +136,10 @@ def using(
     if adapter: model.set_adapter(adapter)
     with (nullcontext() if adapter else model.disable_adapter()): yield model
 
+def _slides(model):
+    "Has it layers that see a window only? Their cache can't have holes"
+    c = model.config.get_text_config(); return bool(getattr(c, "sliding_window", None)) and getattr(c, "use_sliding_window", True)
+
 @torch.inference_mode()
 def generate(
     model, # a causal LM of transformers, with PEFT adapters or without
@@ -117,18 +152,20 @@ def generate(
     adapters=None, # one adapter name or None a prompt
     batch_size=64, # rows at a time
     progress=None, # called with the number of prompts done
+    drafts=None, # token ids that each row may begin with; greedy only, and without `stop`
     prefixes=None, # a dict that keeps the keys and values of common beginnings for later calls; not while the weights change
 )->list: # lists of new token ids, in the order of the prompts
     "Continue each prompt; the result of a row does not depend on the others"
     if any(len(p)==0 for p in prompts): raise DataError("a prompt has no tokens: give it at least a beginning-of-text token")
     out, seeds, adapters, stop_ids = [None]*len(prompts), seeds or range(len(prompts)), adapters or [None]*len(prompts), set(stop_ids)
+    if drafts is None or temperature or stop or _slides(model): drafts = [[]]*len(prompts)
     for name in dict.fromkeys(adapters):
         todo = sorted((i for i,a in enumerate(adapters) if a==name), key=lambda i: -len(prompts[i]))
         with using(model, name):
             (n, prefix), size = _prefix(model, [prompts[i] for i in todo], None if prefixes is None else prefixes.setdefault(name, [])), batch_size
             while todo:
                 now = todo[:size]
-                try: res = _batch(model, [prompts[i] for i in now], prefix, n, max_new_tokens, stop_ids, stop, temperature, [seeds[i] for i in now])
+                try: res = _batch(model, [prompts[i] for i in now], prefix, n, max_new_tokens, stop_ids, stop, temperature, [seeds[i] for i in now], [list(drafts[i])[:max_new_tokens-1] for i in now])
                 except torch.OutOfMemoryError:
                     if size==1: raise
                     size = max(1, len(now)//2); torch.cuda.empty_cache(); continue

@@ -80,7 +80,7 @@ def squad(self:Demo)->Squad:
     (self.out/"squad"/"squad.json").write_text(json.dumps(dict(format=1, policy=s.policy, criteria=[c.name for c in CRITERIA]), indent=1))
     return s
 
-# %% ../nbs/43_demo.ipynb #20c3b67d
+# %% ../nbs/43_demo.ipynb #5335ff20
 MAX = 80 # tokens of an answer; the town's longest have about 60
 
 @patch
@@ -113,11 +113,11 @@ def control(self:Demo,
 )->dict: # control → dict(answers, tokens, n)
     "What would have been had without a squad"
     res, written = {}, 0
-    one = sum(len(town_lm.LocalLLM("town").dialogue.answer_ids(r["before"])) for r in rows); n = max(2, round(budget/max(1, one)))
+    one = sum(len(town_lm.LocalLLM("town").dialogue.answer_ids(r["before"])) for r in rows); n = 1+max(1, round(budget/max(1, one)))   # with the one at hand
     best = {}
     for g in town_lm.GUESTS:
         llm = town_lm.guest(g); at = [i for i,r in enumerate(rows) if r["llm"]==g]
-        a, t = best_of_n(llm, squad, [rows[i]["question"] for i in at], n, self.seed+77, MAX); best |= dict(zip(at, a)); written += t
+        a, t = best_of_n(llm, squad, [rows[i]["question"] for i in at], n, self.seed+77, MAX, [rows[i]["before"] for i in at]); best |= dict(zip(at, a)); written += t
     a, t = answer_anew(as_llm("town"), CRITERIA, [r["question"] for r in rows], MAX)
     return dict(best_of_n=dict(answers=[best[i] for i in range(len(rows))], tokens=written, n=n), answer_anew=dict(answers=a, tokens=t, n=1))
 

@@ -117,7 +117,7 @@ def evaluate(
         res.cost[p] = dict(aligner_calls=squad.aligner_calls-calls, tokens=squad.tokens-tokens)
     return res
 
-# %% ../nbs/41_evaluation.ipynb #1b3fbc51
+# %% ../nbs/41_evaluation.ipynb #a0143adb
 def best_of_n(
     llm:LLM, # whose answers they are
     squad, # its `inspect` says the risks, its `inspectors` have the thresholds
@@ -125,11 +125,13 @@ def best_of_n(
     n:int, # answers a question
     seed:int=0,
     max_tokens:int=256,
+    given=None, # answers at hand, drawn in the same way: the first of the n
 )->tuple: # (answers, tokens written)
     "Sample n answers at temperature 1 and keep the one whose highest risk, each seen from its threshold, is lowest"
     if n < 1: raise DataError(f"n={n}: ask for at least one answer a question")
     before = llm.usage.completion_tokens
-    drawn = [llm.chat(list(questions), max_tokens=max_tokens, temperature=1., seed=[seed+1000*k+i for i in range(len(questions))]) for k in range(n)]
+    drawn = [llm.chat(list(questions), max_tokens=max_tokens, temperature=1., seed=[seed+1000*k+i for i in range(len(questions))]) for k in range(n-bool(given))]
+    drawn = [list(given), *drawn] if given else drawn
     safe = [[a if a.strip() else "…" for a in d] for d in drawn]
     worst = [[max(r[c]-i.threshold for c,i in squad.inspectors.items()) for r in squad.inspect(list(questions), d)] for d in safe]
     keep = [min(range(n), key=lambda k: worst[k][i]) for i in range(len(questions))]

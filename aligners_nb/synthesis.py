@@ -151,14 +151,14 @@ def criterion_of(
     if len(names)==1 and (c := getattr(criteria, next(iter(names)), None)): return c
     raise DataError(f"can't tell the criterion of these rows (their names: {sorted(names) or 'none'}): pass criterion=Criterion(…)")
 
-# %% ../nbs/21_synthesis.ipynb #5d96166c
+# %% ../nbs/21_synthesis.ipynb #efd25878
 def _check(criterion, n, calls):
     if not isinstance(criterion, Criterion): raise TypeError(f"criterion must be a Criterion, such as criteria.ethical or Criterion('polite', ['…']); got {criterion!r:.60}")
     if not isinstance(n, int) or n < 1: raise DataError(f"n is the number of rows to keep, 1 or more; got {n!r}")
     if len(criterion.seeds) < 2: raise DataError(f"criterion {criterion.name!r} needs at least 2 seeds (question type, topic, question) to show the LLM; it has {len(criterion.seeds)}")
     if calls not in CALLS: raise DataError(f"calls must be {' or '.join(CALLS)}; got {calls!r}")
 
-def _per_type(n): return max(4, min(40, n//10))   # topics of each type
+def _per_type(n): return max(4, min(40, n//20))   # topics of each type
 
 def synthesize(
     criterion:Criterion, # what the data are about

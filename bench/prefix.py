@@ -16,7 +16,7 @@ def plain(model, ids, new):
 @torch.inference_mode()
 def decoding(model, ids, new, cache):
     "Steps of one token on keys and values that are there"
-    cache.crop(ids.shape[1]-1); x = ids[:, -1:]; pos = torch.full((len(ids), 1), ids.shape[1]-1, device=ids.device); mask = torch.ones_like(ids)
+    cache.crop(-1); x = ids[:, -1:]; pos = torch.full((len(ids), 1), ids.shape[1]-1, device=ids.device); mask = torch.ones_like(ids)
     t = clock(model)
     for k in range(new):
         x = model(input_ids=x, position_ids=pos+k, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].argmax(-1)[:, None]; x.tolist(); mask = torch.cat([mask, mask[:, :1]], -1)
