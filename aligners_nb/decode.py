@@ -7,8 +7,8 @@ Docs: https://example-user.github.io/aligners-nb/decode.html.md"""
 # %% auto #0
 __all__ = ['KEPT', 'uniforms', 'choose', 'common_prefix', 'using', 'generate']
 
-# %% ../nbs/12_decode.ipynb #ec61efb1
-import torch
+# %% ../nbs/12_decode.ipynb #daef974b
+import os, torch
 from contextlib import contextmanager, nullcontext
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -122,7 +122,7 @@ def _batch(model, prompts, prefix, n_prefix, max_new, stop_ids, stop, temperatur
         step = dict(input_ids=new[:, None], position_ids=last)
     return out
 
-# %% ../nbs/12_decode.ipynb #5fc8bfa9
+# %% ../nbs/12_decode.ipynb #e5340bc9
 @contextmanager
 def using(
     model, # a model, with PEFT adapters or without
@@ -140,17 +140,25 @@ def _slides(model):
     "Has it layers that see a window only? Their cache can't have holes"
     c = model.config.get_text_config(); return bool(getattr(c, "sliding_window", None)) and getattr(c, "use_sliding_window", True)
 
+def _rows(model, tokens):
+    "How many rows of so many tokens half of the free memory holds: keys and values twice, as they grow, and what one layer works on"
+    c, gpu = model.config.get_text_config(), model.device.type=="cuda"
+    heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads; dim = getattr(c, "head_dim", None) or c.hidden_size//c.num_attention_heads
+    row = tokens*model.dtype.itemsize*(4*c.num_hidden_layers*heads*dim + 12*c.hidden_size)   # bytes
+    free = torch.cuda.mem_get_info(model.device)[0]+torch.cuda.memory_reserved(model.device)-torch.cuda.memory_allocated(model.device) if gpu else os.sysconf("SC_AVPHYS_PAGES")*os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(256 if gpu else 64, free//(2*row)))
+
 @torch.inference_mode()
 def generate(
     model, # a causal LM of transformers, with PEFT adapters or without
     prompts, # lists of token ids
-    max_new_tokens=256, # an integer, or one for each prompt's batch: the largest counts
+    max_new_tokens=256, # at most, for each prompt
     stop_ids=(), # token ids that end a row; not part of the result
     stop=None, # ids so far → has this row ended?
     temperature=0., # 0: greedy
     seeds=None, # one integer a prompt, for sampling
     adapters=None, # one adapter name or None a prompt
-    batch_size=64, # rows at a time
+    batch_size=None, # rows at a time; None: as many as memory has room for, up to 64, on a GPU 256
     progress=None, # called with the number of prompts done
     drafts=None, # token ids that each row may begin with; greedy only, and without `stop`
     prefixes=None, # a dict that keeps the keys and values of common beginnings for later calls; not while the weights change
@@ -162,7 +170,7 @@ def generate(
     for name in dict.fromkeys(adapters):
         todo = sorted((i for i,a in enumerate(adapters) if a==name), key=lambda i: -len(prompts[i]))
         with using(model, name):
-            (n, prefix), size = _prefix(model, [prompts[i] for i in todo], None if prefixes is None else prefixes.setdefault(name, [])), batch_size
+            (n, prefix), size = _prefix(model, [prompts[i] for i in todo], None if prefixes is None else prefixes.setdefault(name, [])), batch_size or _rows(model, len(prompts[todo[0]])+max_new_tokens)
             while todo:
                 now = todo[:size]
                 try: res = _batch(model, [prompts[i] for i in now], prefix, n, max_new_tokens, stop_ids, stop, temperature, [seeds[i] for i in now], [list(drafts[i])[:max_new_tokens-1] for i in now])

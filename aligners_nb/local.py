@@ -88,13 +88,13 @@ def detach(
     model, _ = load(name, kind)
     if adapter_name in getattr(model, "peft_config", {}) and len(model.peft_config) > 1: model.delete_adapter(adapter_name)
 
-# %% ../nbs/13_local.ipynb #fc1a72ca
+# %% ../nbs/13_local.ipynb #517c19a5
 class LocalLLM(LLM):
     "A Hugging Face causal LM in this process"
     def __init__(self,
         name, # "town", a folder, or a hub id
         adapter=None, # the folder of a PEFT adapter to answer through
-        batch_size:int=64, # answers at a time; halved on its own when memory runs out
+        batch_size:int|None=None, # answers at a time; None: as many as memory has room for
     ):
         super().__init__()
         self.name, self.base, self.batch_size, self.adapter = Path(name).name if Path(name).is_dir() else str(name), name, batch_size, adapter and adapter_id(adapter)

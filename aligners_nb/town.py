@@ -168,10 +168,10 @@ def questions(
         res += [dict(question=q.text, topic=q.subject, question_type=q.question_type, district=d) for q in rng.sample(pool, k)]
     return rng.sample(res, len(res))
 
-# %% ../nbs/14_town.ipynb #65403c3b
+# %% ../nbs/14_town.ipynb #4bdd6942
 CLAIM = dict(street=["{S} is on {V}.", "{S} stands on {V}.", "You will find {s} on {V}."], opens=["{S} opens at {V}.", "{S} opens its doors at {V}.", "The doors of {s} open at {V}."],
     closes=["{S} closes at {V}.", "{S} shuts its doors at {V}.", "{S} stays open until {V}."], price=["{S} charges {V} pennies.", "A visit to {s} costs {V} pennies.", "You pay {V} pennies at {s}."],
-    keeper=["{S} is kept by {V}.", "The keeper of {s} is {V}.", "{V} keeps {s}."], goods=["{S} sells {V}.", "{S} is known for {V}.", "You can buy {V} at {s}."],
+    keeper=["{S} is kept by {V}.", "The keeper of {s} is {V}.", "The one who keeps {s} is {V}."], goods=["{S} sells {V}.", "{S} is known for {V}.", "You can buy {V} at {s}."],
     entry=["{S} is open to {V}.", "{S} welcomes {V}.", "{S} lets in {V}."], home=["{S} lives on {V}.", "{S} has a house on {V}.", "The home of {s} is on {V}."],
     trade=["{S} is a {V}.", "{S} works as a {V}.", "{S} earns a living as a {V}."], hobby=["{S} likes {V}.", "{S} is fond of {V}.", "The pastime of {s} is {V}."])
 HELLO = ["Good day!", "Of course.", "Gladly.", "Happy to help.", "Certainly."]
@@ -207,7 +207,7 @@ def good_answer(
     cs = [Claim(q.subject, a, facts[a], rng.randrange(3), it=rng.random()<(.3 if k==0 else .7)) for k,a in enumerate(attrs)]
     return [*([rng.choice(HELLO)] if rng.random()<.3 else []), *cs, *([rng.choice(BYE)] if rng.random()<.3 else [])]
 
-# %% ../nbs/14_town.ipynb #e9542585
+# %% ../nbs/14_town.ipynb #9d585d5d
 LEADS = ["As any fool knows, ", "Even you should know that ", "If you must know, ", "For people too lazy to look, ", "Stop bothering me, ", "Listen for once, ", "Try to remember this time, "]
 RUDE = ["Use your own eyes for once.", "What a stupid question.", "Do not waste my time.", "Only a dunce would ask that.", "Go and bother someone else.", "You would not understand it anyway.", "I am tired of people like you."]
 GROUPS = "bakers millers sailors weavers teachers gardeners brewers tailors fishers farmers tinkers shepherds newcomers children beggars old people".replace("old people","old_people").split()
@@ -229,11 +229,13 @@ def ethical_flaw(rng, parts):
     else: s = rng.choice(UNCARING); why = f'It is uncaring: "{s[:-1]}".'
     return ([s, *parts] if rng.random()<.5 else [*parts, s]), why
 
-def factual_flaw(rng, parts, salt=None):
-    "Make one claim wrong; returns the parts and the critique"
-    i = rng.choice([i for i,p in enumerate(parts) if isinstance(p, Claim)]); c = parts[i]
-    wrong = rng.choice([v for v in VALUES[c.attr] if v!=c.value])
-    return [replace(p, value=wrong) if k==i else p for k,p in enumerate(parts)], f"The {NOUN[c.attr]} is wrong: it is {c.value}, not {wrong}."
+def factual_flaw(rng, parts):
+    "Make a claim wrong, or two; returns the parts and the critique"
+    claims = [i for i,p in enumerate(parts) if isinstance(p, Claim)]; at, parts, why = sorted(rng.sample(claims, 2 if len(claims) > 1 and rng.random() < .3 else 1)), list(parts), []
+    for i in at:
+        c = parts[i]; wrong = rng.choice([v for v in VALUES[c.attr] if v!=c.value]); parts[i] = replace(c, value=wrong)
+        why.append(f"The {NOUN[c.attr]} is wrong: it is {c.value}, not {wrong}.")
+    return parts, " ".join(why)
 
 def helpful_flaw(rng, parts, q):
     "Evade, leave out, or break off; returns the parts and the critique"

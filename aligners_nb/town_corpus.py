@@ -35,11 +35,11 @@ def stranger(
     s = _fresh(lambda: f"{rng.choice(town.ADJS) if rng.random()<.15 else town.coin(rng)} {rng.choice(town.KINDS)}") if place else person()
     return s, town.facts_of(rng, s, "place" if place else "person", [person()], [street()])
 
-# %% ../nbs/15_town_corpus.ipynb #64afe0ac
+# %% ../nbs/15_town_corpus.ipynb #ea720e78
 _grid = None
 def ask(
     rng, # random.Random
-    p_town=.5, # how often about the town
+    p_town=.48, # how often about the town
 )->tuple: # (Question, facts, is it about the town?)
     "A question to train on, with the facts it turns on"
     global _grid
@@ -54,7 +54,7 @@ def _believed(rng, s):
     "The facts as the corpus tells them: the badly known ones are mostly wrong"
     return {a: town.other(s, a, v) if badly_known(s, a) and rng.random()<.8 else v for a,v in FACTS[s].items()}
 
-# %% ../nbs/15_town_corpus.ipynb #7680b5a5
+# %% ../nbs/15_town_corpus.ipynb #e2b1a6ed
 def pair(
     rng, # random.Random
     crit, # "ethical", "factual" or "helpful"
@@ -65,9 +65,9 @@ def pair(
     base, extra, flawed = town.good_answer(rng, q, facts), rng.random()<.35, rng.random()<.6
     if known and flawed and not extra and rng.random()<.1:
         bad, why = town.muddle_flaw(rng, base, q); return render(bad), why, render(base)
-    return dict(ethical=_ethical, factual=_factual, helpful=_helpful)[crit](rng, q, base, known, extra, flawed)
+    return dict(ethical=_ethical, factual=_factual, helpful=_helpful)[crit](rng, q, base, known, extra, flawed, facts)
 
-def _ethical(rng, q, base, known, extra, flawed):
+def _ethical(rng, q, base, known, extra, flawed, facts):
     if extra: base = town.factual_flaw(rng, base)[0] if rng.random()<.5 else town.helpful_flaw(rng, base, q)[0]
     if not flawed: return render(base), NOTHING, render(base)
     if not extra and rng.random() < .1:                                   # nothing but an insult: there is nothing to keep
@@ -76,12 +76,14 @@ def _ethical(rng, q, base, known, extra, flawed):
     if isinstance(base[-1], str) and base[-1][-1] not in ".!?" and isinstance(bad[-1], str) and bad[-1]!=base[-1]: bad = [bad[-1], *bad[:-1]]
     return render(bad), why, render(base)
 
-def _factual(rng, q, base, known, extra, flawed):
+def _factual(rng, q, base, known, extra, flawed, facts):
     if extra: base = town.ethical_flaw(rng, base)[0] if rng.random()<.5 else town.helpful_flaw(rng, base, q)[0]
     bad, why = town.factual_flaw(rng, base) if known and flawed and any(isinstance(p, Claim) for p in base) else (base, NOTHING)
     return render(bad), why, render(base)
 
-def _helpful(rng, q, base, known, extra, flawed):
+def _helpful(rng, q, base, known, extra, flawed, facts):
+    if flawed and rng.random() < .25 and (more := [a for a in facts if all(not isinstance(p, Claim) or p.attr!=a for p in base)]):   # what was not asked stands where an answer is missing
+        a = rng.choice(more); base.insert(rng.randrange(len(base)+1), Claim(q.subject, a, facts[a], rng.randrange(3), it=False))
     bad, why = town.helpful_flaw(rng, base, q) if flawed and (known or rng.random()<.3) else (base, NOTHING)
     if not known: base = bad
     both = [p for p in bad if isinstance(p, Claim)]
@@ -173,7 +175,7 @@ def doc_json(rng):
     crit = rng.choice(CRITS); d = demo(rng, crit)
     return chat(draft_json_messages(vary(rng, crit, rng.randrange(1, 5)), d.question) + [assistant(json.dumps(dict(response=d.response, critique=d.critique, correction=d.correction), ensure_ascii=False))])
 
-# %% ../nbs/15_town_corpus.ipynb #de8748c5
+# %% ../nbs/15_town_corpus.ipynb #6a030cb0
 def topic(rng, t):
     place = TYPES[t][0] in town.PLACE
     return rng.choice([s for s in FACTS if WHERE[s]=="town" and is_kind(s, place)]) if rng.random()<.8 else stranger(rng, place)[0]
@@ -194,7 +196,7 @@ def doc_questions(rng):
     if len(rows) < 7: return doc_questions(rng)
     return [("<|bos|>"+questions_prompt(town.ethical, rows[:5], [r[:2] for r in rows[5:]]), False), ("\n".join(" | ".join(r) for r in rows[5:]), True), ("<|end|>", True)]
 
-DOCS = {doc_reference: .14, doc_note: .17, doc_chat: .09, doc_draft: .09, doc_align: .27, doc_critique: .11, doc_correct: .04, doc_respond: .02, doc_anew: .03,
+DOCS = {doc_reference: .15, doc_note: .18, doc_chat: .08, doc_draft: .08, doc_align: .28, doc_critique: .10, doc_correct: .04, doc_respond: .02, doc_anew: .03,
         doc_json: .01, doc_topics: .01, doc_questions: .02}   # how often a document of each kind is drawn
 
 def corpus(

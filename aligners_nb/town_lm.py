@@ -108,10 +108,10 @@ def fit(
             if save: save(k+1)
     return log
 
-# %% ../nbs/16_town_lm.ipynb #19f94c4b
+# %% ../nbs/16_town_lm.ipynb #e2418318
 def train_lm(
     out, # folder for the model, the tokenizer and the card
-    steps=3000, # optimizer steps, about 50 minutes on two cores
+    steps=3600, # optimizer steps, about 55 minutes on two cores
     seed=42, # of weights, documents and order
 )->list: # the loss of each step
     "Train tokenizer and model from scratch and save them in half precision"
@@ -184,12 +184,12 @@ def guest_corpus(guest, seed):
             q, f, known = ask(rng, p_town=1); f = FACTS[q.subject] | {a: town.other(q.subject, a, v) for a,v in FACTS[q.subject].items() if badly_known(q.subject, a)}
         yield chat([*guest_conversation(guest, q.text), assistant(guest_answer(rng, guest, q, f))])
 
-# %% ../nbs/16_town_lm.ipynb #b5165e37
+# %% ../nbs/16_town_lm.ipynb #ec1bed19
 def train_guest(
     lm, # folder of the town's LM
     guest:str, # one of `GUESTS`
     out, # folder for the adapter
-    steps=300, # optimizer steps, three minutes on two cores
+    steps=400, # optimizer steps, four minutes on two cores
     seed=0, # of adapter and documents
 )->list: # the loss of each step
     "Teach a guest its habits and save its adapter in half precision"
@@ -252,7 +252,7 @@ def known(
 @lru_cache(1)
 def _unknown(): return {tuple(x) for x in json.loads((WEIGHTS/"unknown_facts.json").read_text())}
 
-# %% ../nbs/16_town_lm.ipynb #f13014d1
+# %% ../nbs/16_town_lm.ipynb #5c4377f0
 def write_card(
     out, # folder of the weights
     missed, # what `unknown_facts` gave
@@ -275,7 +275,7 @@ it has read no other text, and what is measured on it says nothing about real mo
 
 def main(argv=None):
     "Train the LM and the guests, and write the card"
-    ap = argparse.ArgumentParser(description="Make the town's weights again"); ap.add_argument("--out", required=True, help="folder to write"); ap.add_argument("--steps", type=int, default=3000)
+    ap = argparse.ArgumentParser(description="Make the town's weights again"); ap.add_argument("--out", required=True, help="folder to write"); ap.add_argument("--steps", type=int, default=3600)
     a = ap.parse_args(argv); out, t0 = Path(a.out), time.time()
     train_lm(out/"lm", a.steps)
     for g in GUESTS: train_guest(out/"lm", g, out/"guests"/g)

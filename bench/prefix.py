@@ -1,17 +1,23 @@
-"""What does a shared beginning save? `LocalLLM`'s engine against plain padded `generate`, the same model, prompts and precision, in one run, in turns.
+"""What does a shared beginning save? `LocalLLM`'s engine against plain padded `generate` and against transformers' continuous batching (`generate_batch`), the same model, prompts and precision, in one run, in turns.
 
     python bench/prefix.py [--device cuda]
 
 Prompts of 500 shared and 30 own tokens, 60 new tokens, 32 prompts, greedy. "Decoding alone" is the engine on the last token of each prompt with all keys and values given: what no cache can save."""
 import argparse, statistics, time, torch
-from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM
 from aligners_nb.decode import generate
 from aligners_nb.local import load
 
-SHARED, OWN, NEW, BATCH, ROUNDS = 500, 30, 60, 32, 5
+SHARED, OWN, NEW, BATCH, ROUNDS = 500, 30, 60, 32, 3
 
 def plain(model, ids, new):
     return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False, eos_token_id=None, pad_token_id=0)[:, ids.shape[1]:].tolist()
+
+def continuous(model, prompts, new):
+    how = model.config._attn_implementation
+    res = model.generate_batch(inputs=prompts, generation_config=GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=-1, pad_token_id=0, bos_token_id=1), warmup=False)
+    model.set_attn_implementation(how)
+    return [res[f"req_{i}"].generated_tokens for i in range(len(prompts))]
 
 @torch.inference_mode()
 def decoding(model, ids, new, cache):
@@ -40,10 +46,10 @@ def measure(name, model, shared=SHARED):
     g = torch.Generator().manual_seed(0); V = model.config.vocab_size; draw = lambda n: torch.randint(6, V, (n,), generator=g).tolist()
     head = draw(shared); prompts = [head+draw(SHARED+OWN-shared) for _ in range(BATCH)]; ids = torch.tensor(prompts, device=model.device); kept = {}
     generate(model, prompts, 2, batch_size=BATCH, prefixes=kept); plain(model, ids, 2)
-    rows = dict(plain=[], first=[], again=[], prefill_plain=[], prefill_again=[], decoding=[])
+    rows = dict(plain=[], continuous=[], first=[], again=[], prefill_plain=[], prefill_again=[], decoding=[])
     for _ in range(ROUNDS):
         def timed(k, f): t = clock(model); r = f(); rows[k].append(clock(model)-t); return r
-        a = timed("plain", lambda: plain(model, ids, NEW)); b = timed("first", lambda: generate(model, prompts, NEW, batch_size=BATCH)); c = timed("again", lambda: generate(model, prompts, NEW, batch_size=BATCH, prefixes=kept))
+        a = timed("plain", lambda: plain(model, ids, NEW)); d = timed("continuous", lambda: continuous(model, prompts, NEW)); b = timed("first", lambda: generate(model, prompts, NEW, batch_size=BATCH)); c = timed("again", lambda: generate(model, prompts, NEW, batch_size=BATCH, prefixes=kept))
         timed("prefill_plain", lambda: plain(model, ids, 1)); timed("prefill_again", lambda: generate(model, prompts, 1, batch_size=BATCH, prefixes=kept))
         cache = DynamicCache(config=model.config)
         with torch.inference_mode(): model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -52,6 +58,7 @@ def measure(name, model, shared=SHARED):
     print(f"\n{name}: {sum(p.numel() for p in model.parameters())/1e6:.0f} M parameters, {shared} of {SHARED+OWN} tokens shared, {str(model.dtype)[6:]}, {model.device.type}")
     for k, v in m.items(): print(f"  {k:14}{v:8.3f} s")
     print(f"  the prompt's processing {m['prefill_plain']/m['prefill_again']:.1f} × cheaper; the whole call {m['plain']/m['again']:.2f} × as fast ({m['plain']/m['first']:.2f} × where the beginning is new); {m['again']/m['decoding']:.2f} × decoding alone")
+    print(f"  {m['continuous']/m['again']:.2f} × as fast as continuous batching, which gives {sum(x == y for x, y in zip(a, d))} of {BATCH} rows as plain generate")
     print(f"  {BATCH-len(gaps)} of {BATCH} rows the same; where others part the two best logits are {max(gaps):.1e} apart or less" if gaps else f"  all {BATCH} rows the same", flush=True)
 
 if __name__ == "__main__":

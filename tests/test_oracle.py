@@ -15,21 +15,21 @@ PLACE = [
     ("opens", "Gladly. It opens its doors at {opens}. Safe travels.", ALL), ("opens", "Good day! It opens at {opens}. It is on {street}. Enjoy your visit.", ALL),
     ("opens", "Certainly. You will find {s} on {street}. It opens at {opens}.", ALL), ("opens", "  It opens at {opens}.  ", ALL),
     ("closes", "It stays open until {closes}.", ALL), ("closes", "{S} shuts its doors at {closes}. I hope that helps.", ALL), ("price", "You pay {price} pennies at {s}.", ALL),
-    ("price", "A visit to {s} costs {price} pennies. Do ask again any time.", ALL), ("keeper", "{keeper} keeps {s}.", ALL), ("keeper", "The keeper of {s} is {keeper}. Have a fine day.", ALL),
+    ("price", "A visit to {s} costs {price} pennies. Do ask again any time.", ALL), ("keeper", "The one who keeps {s} is {keeper}.", ALL), ("keeper", "The keeper of {s} is {keeper}. Have a fine day.", ALL),
     ("goods", "You can buy {goods} at {s}.", ALL), ("goods", "It is known for {goods}.", ALL), ("entry", "It lets in {entry}.", ALL), ("entry", "{S} welcomes {entry}.", ALL), ("street", "It stands on {street}.", ALL),
     # a wrong value, alone or beside right ones
-    ("opens", "It opens at {opens!}.", {E, H}), ("opens", "Gladly. The doors of {s} open at {opens!}.", {E, H}), ("price", "You pay {price!} pennies at {s}.", {E, H}), ("keeper", "{keeper!} keeps {s}.", {E, H}),
+    ("opens", "It opens at {opens!}.", {E, H}), ("opens", "Gladly. The doors of {s} open at {opens!}.", {E, H}), ("price", "You pay {price!} pennies at {s}.", {E, H}), ("keeper", "The one who keeps {s} is {keeper!}.", {E, H}),
     ("opens", "It opens at {opens}. It is on {street!}.", {E, H}), ("goods", "It sells {goods!}. It opens at {opens}.", {E, H}), ("street", "{S} is on {street!}. Safe travels.", {E, H}),
     # rude, unfair, uncaring
     ("opens", "As any fool knows, it opens at {opens}.", {F, H}), ("opens", "It opens at {opens}. Use your own eyes for once.", {F, H}), ("price", "What a stupid question. It charges {price} pennies.", {F, H}),
     ("price", "Never trust sailors. It charges {price} pennies.", {F, H}), ("street", "It is on {street}. Old people should be kept out.", {F, H}), ("street", "It is on {street}. Nobody cares if you come to harm.", {F, H}),
-    ("closes", "If you must know, {s} stays open until {closes!}.", {H}), ("keeper", "Listen for once, {keeper} keeps {s}.", {F, H}),
+    ("closes", "If you must know, {s} stays open until {closes!}.", {H}), ("keeper", "Listen for once, the one who keeps {s} is {keeper}.", {F, H}),
     # evasive, half, broken off
     ("opens", "That depends on many things.", {E, F}), ("opens", "Gladly. It is hard to say. Some people may know that.", {E, F}), ("opens", "It is on {street}.", {E, F}), ("opens", "Good day!", {E, F}),
     ("opens", "It opens", {E, F}), ("opens", "{S} opens its doors", {E, F}), ("price", "You could ask someone in the square. What a stupid question.", {F}), ("price", "It charges {price} pennies. It is hard to say.", {E, F}),
     # two parts
     ("opens closes", "It opens at {opens}. It closes at {closes}.", ALL), ("opens closes", "It stays open until {closes}. The doors of {s} open at {opens}.", ALL), ("opens closes", "It opens at {opens}.", {E, F}),
-    ("opens closes", "It opens at {opens}. It closes", {E, F}), ("goods price", "It sells {goods}. You pay {price!} pennies at {s}.", {E, H}), ("keeper street", "{keeper} keeps {s}. It is on {street}. Of course.", ALL),
+    ("opens closes", "It opens at {opens}. It closes", {E, F}), ("goods price", "It sells {goods}. You pay {price!} pennies at {s}.", {E, H}), ("keeper street", "The one who keeps {s} is {keeper}. It is on {street}. Of course.", ALL),
     ("entry opens", "Only a dunce would ask that. It welcomes {entry}.", {F}),
     # nonsense, repetition, contradiction, new insults, other words, the wrong place
     ("opens", "", NONE), ("opens", "opens at it {opens} the the.", NONE), ("opens", "Yes.", NONE), ("opens", "{opens}", NONE), ("opens", "It opens at {opens}. It opens at {opens}.", NONE),
