@@ -20,7 +20,7 @@ from .local import attach, load
 from .synthesis import criterion_of
 from .training import base_print, card, checked, context, dial, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter, shown, train, unique
 
-# %% ../nbs/31_aligner.ipynb #0957357e
+# %% ../nbs/31_aligner.ipynb #3e3e88dc
 def pairs(
     rows, # dicts with question, response, correction
     keep_share:float=1/3, # the share of pairs in which nothing is to be changed
@@ -32,7 +32,7 @@ def pairs(
     fix = [(r["question"], r["response"], r["correction"]) for r in rows if r["response"] != r["correction"]]
     keep = [(r["question"], r["response"], r["correction"]) for r in rows if r["response"] == r["correction"]]
     want = round(len(fix)*keep_share/(1-keep_share)) - len(keep)
-    good = [(q, c, c) for i,(q,_,c) in enumerate(fix) if (q, c) not in [(p[0], p[2]) for p in fix[:i]]]
+    good = list(dict.fromkeys((q, c, c) for q,_,c in fix))
     return fix + keep + random.Random(seed).sample(good, max(0, min(want, len(good))))
 
 # %% ../nbs/31_aligner.ipynb #21597697
@@ -106,7 +106,7 @@ def fits(self:Aligner,
     "Can a correction of about the length of `response` be written within the base's context?"
     return _fit_in(*self._rooms([question], [response])[0])
 
-# %% ../nbs/31_aligner.ipynb #2c048b34
+# %% ../nbs/31_aligner.ipynb #e0811616
 def _groups(rooms):
     "Indices in groups whose longest permitted correction fits the room of each"
     res, room = [], 0
@@ -117,6 +117,7 @@ def _groups(rooms):
 
 @patch
 def _check(self:Aligner, questions, responses):
+    if isinstance(questions, str) or not isinstance(responses, (list, tuple)): raise TypeError(f"give a question and a response, or a list of each; got {type(questions).__name__} and {type(responses).__name__}")
     if len(questions) != len(responses): raise DataError(f"{len(questions)} questions and {len(responses)} responses: give as many of one as of the other")
     for i,r in enumerate(responses):
         if not isinstance(r, str) or not r.strip(): raise DataError(f"response {i} is {r!r:.40}: it must be a text that is not empty")

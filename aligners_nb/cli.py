@@ -8,8 +8,8 @@ Docs: https://example-user.github.io/aligners-nb/cli.html.md"""
 __all__ = ['GAINS', 'read_json_lines', 'read_csv', 'fault', 'read_records', 'as_line', 'resume', 'complain', 'align_file',
            'parser', 'main']
 
-# %% ../nbs/52_cli.ipynb #45ed2eed
-import argparse, csv, fcntl, hashlib, json, os, sys
+# %% ../nbs/52_cli.ipynb #c2a8a8f3
+import argparse, csv, fcntl, hashlib, json, math, os, sys
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -17,8 +17,10 @@ from tqdm.auto import tqdm
 from .criterion import DataError, LLMError
 from .prompts import conversation
 
-# %% ../nbs/52_cli.ipynb #e741dca2
+# %% ../nbs/52_cli.ipynb #49dc3ad5
 def _no(constant): raise ValueError(f"{constant} is no JSON value")
+
+def _float(s): return f if math.isfinite(f := float(s)) else _no(s)
 
 def read_json_lines(
     path, # of a file of JSON lines
@@ -26,7 +28,7 @@ def read_json_lines(
     "What each line holds, or why it can't be read"
     with open(path, "rb") as f:
         for n,line in enumerate(f, 1):
-            try: yield n, json.loads(line.decode("utf-8-sig" if n==1 else "utf-8"), parse_constant=_no), None
+            try: yield n, json.loads(line.decode("utf-8-sig" if n==1 else "utf-8"), parse_constant=_no, parse_float=_float), None
             except UnicodeDecodeError: yield n, None, "not UTF-8 text"
             except (ValueError, RecursionError) as e: yield n, None, f"not JSON: {e}" if line.strip() else "the line is empty"
 

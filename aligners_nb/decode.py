@@ -7,8 +7,8 @@ Docs: https://example-user.github.io/aligners-nb/decode.html.md"""
 # %% auto #0
 __all__ = ['KEPT', 'uniforms', 'choose', 'common_prefix', 'using', 'generate']
 
-# %% ../nbs/12_decode.ipynb #daef974b
-import os, torch
+# %% ../nbs/12_decode.ipynb #85a480e4
+import psutil, torch
 from contextlib import contextmanager, nullcontext
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -122,7 +122,7 @@ def _batch(model, prompts, prefix, n_prefix, max_new, stop_ids, stop, temperatur
         step = dict(input_ids=new[:, None], position_ids=last)
     return out
 
-# %% ../nbs/12_decode.ipynb #e5340bc9
+# %% ../nbs/12_decode.ipynb #ba26146e
 @contextmanager
 def using(
     model, # a model, with PEFT adapters or without
@@ -136,16 +136,17 @@ def using(
     if adapter: model.set_adapter(adapter)
     with (nullcontext() if adapter else model.disable_adapter()): yield model
 
-def _slides(model):
-    "Has it layers that see a window only? Their cache can't have holes"
-    c = model.config.get_text_config(); return bool(getattr(c, "sliding_window", None)) and getattr(c, "use_sliding_window", True)
+def _slides(model, tokens):
+    "Are there layers that see a window only, and does it slide within so many tokens? Their cache can't have holes, as padding or a refused draft make them"
+    c = model.config.get_text_config(); w = getattr(c, "sliding_window", None)
+    return bool(w) and getattr(c, "use_sliding_window", True) is not False and tokens > w
 
 def _rows(model, tokens):
     "How many rows of so many tokens half of the free memory holds: keys and values twice, as they grow, and what one layer works on"
     c, gpu = model.config.get_text_config(), model.device.type=="cuda"
     heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads; dim = getattr(c, "head_dim", None) or c.hidden_size//c.num_attention_heads
     row = tokens*model.dtype.itemsize*(4*c.num_hidden_layers*heads*dim + 12*c.hidden_size)   # bytes
-    free = torch.cuda.mem_get_info(model.device)[0]+torch.cuda.memory_reserved(model.device)-torch.cuda.memory_allocated(model.device) if gpu else os.sysconf("SC_AVPHYS_PAGES")*os.sysconf("SC_PAGE_SIZE")
+    free = torch.cuda.mem_get_info(model.device)[0]+torch.cuda.memory_reserved(model.device)-torch.cuda.memory_allocated(model.device) if gpu else psutil.virtual_memory().available
     return max(1, min(256 if gpu else 64, free//(2*row)))
 
 @torch.inference_mode()
@@ -166,11 +167,13 @@ def generate(
     "Continue each prompt; the result of a row does not depend on the others"
     if any(len(p)==0 for p in prompts): raise DataError("a prompt has no tokens: give it at least a beginning-of-text token")
     out, seeds, adapters, stop_ids = [None]*len(prompts), seeds or range(len(prompts)), adapters or [None]*len(prompts), set(stop_ids)
-    if drafts is None or temperature or stop or _slides(model): drafts = [[]]*len(prompts)
+    holes = bool(prompts) and _slides(model, max(map(len, prompts))+max_new_tokens)
+    if drafts is None or temperature or stop or holes: drafts = [[]]*len(prompts)
     for name in dict.fromkeys(adapters):
         todo = sorted((i for i,a in enumerate(adapters) if a==name), key=lambda i: -len(prompts[i]))
         with using(model, name):
-            (n, prefix), size = _prefix(model, [prompts[i] for i in todo], None if prefixes is None else prefixes.setdefault(name, [])), batch_size or _rows(model, len(prompts[todo[0]])+max_new_tokens)
+            n, prefix = (0, _prefill(model, [], 0)) if holes else _prefix(model, [prompts[i] for i in todo], None if prefixes is None else prefixes.setdefault(name, []))
+            size = batch_size or _rows(model, len(prompts[todo[0]])+max_new_tokens)
             while todo:
                 now = todo[:size]
                 try: res = _batch(model, [prompts[i] for i in now], prefix, n, max_new_tokens, stop_ids, stop, temperature, [seeds[i] for i in now], [list(drafts[i])[:max_new_tokens-1] for i in now])

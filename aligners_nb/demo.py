@@ -8,8 +8,8 @@ Docs: https://example-user.github.io/aligners-nb/demo.html.md"""
 __all__ = ['CRITERIA', 'MAX', 'NAMES', 'Demo', 'judged', 'answer_lines', 'met', 'survival', 'figures', 'inspector_figures',
            'table']
 
-# %% ../nbs/43_demo.ipynb #8f62d408
-import json, os, random, time
+# %% ../nbs/43_demo.ipynb #cc17de2d
+import json, os, time, zlib
 from fastcore.basics import patch
 from pathlib import Path
 from . import town, town_lm
@@ -24,7 +24,7 @@ from .squad import POLICIES, Squad
 from .stats import auroc, rate
 from .synthesis import synthesize
 
-# %% ../nbs/43_demo.ipynb #2639d707
+# %% ../nbs/43_demo.ipynb #390b40ea
 CRITERIA = (town.ethical, town.factual, town.helpful)
 
 class Demo:
@@ -36,9 +36,10 @@ class Demo:
         seed:int=42,
         say=print, # where progress goes
     ):
-        if rows < 20 or n < 1: raise DataError(f"rows must be 20 or more and n 1 or more; got rows={rows}, n={n}")
+        if rows < 60 or n < 1: raise DataError(f"rows must be 60 or more and n 1 or more; got rows={rows}, n={n}")
+        for k,g in enumerate(town_lm.GUESTS): town.questions(n, seed+k, held_out=True, district=g)     # are there as many?
         self.out, self.rows, self.n, self.seed, self.say, self.t0 = Path(out), rows, n, seed, say, time.time()
-        self.seconds, mine = {}, dict(rows=rows, n=n, seed=seed)
+        self.seconds, mine = {}, dict(rows=rows, n=n, seed=seed, weights=f"{sum(zlib.crc32(f.read_bytes()) for f in town_lm.WEIGHTS.rglob('*.safetensors')):x}")
         there = self.stage("run", lambda: mine, quiet=True)
         if there!=mine: raise DataError(f"{self.out} holds a run with {there}, now it is {mine}: use another --out, or delete the folder")
 
@@ -80,7 +81,7 @@ def squad(self:Demo)->Squad:
     (self.out/"squad"/"squad.json").write_text(json.dumps(dict(format=1, policy=s.policy, criteria=[c.name for c in CRITERIA]), indent=1))
     return s
 
-# %% ../nbs/43_demo.ipynb #5335ff20
+# %% ../nbs/43_demo.ipynb #a89c2473
 MAX = 80 # tokens of an answer; the town's longest have about 60
 
 @patch
@@ -111,15 +112,17 @@ def control(self:Demo,
     rows, # what `ask` gave
     budget:int, # tokens that `no_regret` spent
 )->dict: # control → dict(answers, tokens, n)
-    "What would have been had without a squad"
+    "What would have been had without a squad, and what its aligners do before they are trained"
     res, written = {}, 0
     one = sum(len(town_lm.LocalLLM("town").dialogue.answer_ids(r["before"])) for r in rows); n = 1+max(1, round(budget/max(1, one)))   # with the one at hand
     best = {}
     for g in town_lm.GUESTS:
         llm = town_lm.guest(g); at = [i for i,r in enumerate(rows) if r["llm"]==g]
         a, t = best_of_n(llm, squad, [rows[i]["question"] for i in at], n, self.seed+77, MAX, [rows[i]["before"] for i in at]); best |= dict(zip(at, a)); written += t
+    new, spent = [r["before"] if r["before"].strip() else "…" for r in rows], 0
+    for c in CRITERIA: u = Aligner(c); new = u([r["question"] for r in rows], new); spent += u.tokens
     a, t = answer_anew(as_llm("town"), CRITERIA, [r["question"] for r in rows], MAX)
-    return dict(best_of_n=dict(answers=[best[i] for i in range(len(rows))], tokens=written, n=n), answer_anew=dict(answers=a, tokens=t, n=1))
+    return dict(best_of_n=dict(answers=[best[i] for i in range(len(rows))], tokens=written, n=n), answer_anew=dict(answers=a, tokens=t, n=1), untrained=dict(answers=new, tokens=spent, n=1))
 
 # %% ../nbs/43_demo.ipynb #dc7b2ab8
 def judged(rows, answers): return score([r["question"] for r in rows], answers, town.judge)
@@ -185,12 +188,12 @@ def _act(self:Demo, rows):
     s = self.squad(); policies = self.align(s, rows)
     return dict(policies=policies, controls=self.control(s, rows, policies["no_regret"]["tokens"]))
 
-# %% ../nbs/43_demo.ipynb #8e517b17
+# %% ../nbs/43_demo.ipynb #03cefebe
 def table(
     rep:dict, # what `run` returned
 )->str: # a row a guest, and one for all
     "The share of answers that meet every criterion, and the harm done"
-    cols = ["before", "greedy", *POLICIES, "best_of_n", "answer_anew"]
+    cols = ["before", "greedy", *POLICIES, "best_of_n", "answer_anew", "untrained"]
     def cells(d):
         res = [f"{d[k]['all']:.3f}" for k in ("before", "greedy")]
         for k in cols[2:]: x = (d["policies"] | d["controls"])[k]; res.append(f"{x['after']['all']:.3f}" + ("" if x["harm"] is None else f" ({x['harm']:.3f})"))

@@ -54,7 +54,7 @@ class Copies:
         lp = lp.clamp(max=-1e-6)                                              # log P(y | x, y)
         return torch.log(-torch.expm1(lp)) - lp                               # log (1-P)/P
 
-# %% ../nbs/32_inspector.ipynb #54dc5c8f
+# %% ../nbs/32_inspector.ipynb #f8b55a3c
 class Inspector:
     "Says how likely an answer misses `criterion`"
     def __init__(self,
@@ -70,7 +70,7 @@ class Inspector:
         self.log, self.fingerprint, self.calls = [], None, 0
     def __repr__(self):
         fit = f"{self.log[-1]['epoch']:g} epochs, loss {self.log[-1]['loss']:.3f}" if self.log else "not trained"
-        cal = "flags {:.0%} of misaligned answers or more, from risk {:.3f}".format(1-self.calibration["miss_rate"], self.threshold) if self.calibration else "not calibrated"
+        cal = "calibrated to miss {:.3g} or less on average, flags from risk {:.3f}".format(self.calibration["miss_rate"], self.threshold) if self.calibration else "not calibrated"
         return f"Inspector({self.criterion.name!r}, base={shown(self.base)!r}, {fit}, {cal})"
 
 def reader_of(
@@ -134,9 +134,10 @@ def fit(cls:Inspector,
     if out is not None: self.save_pretrained(out)
     return self
 
-# %% ../nbs/32_inspector.ipynb #c52935cc
+# %% ../nbs/32_inspector.ipynb #eb077515
 @patch
 def _check(self:Inspector, questions, responses):
+    if isinstance(questions, str) or not isinstance(responses, (list, tuple)): raise TypeError(f"give a question and a response, or a list of each; got {type(questions).__name__} and {type(responses).__name__}")
     if len(questions) != len(responses): raise DataError(f"{len(questions)} questions and {len(responses)} responses: give as many of one as of the other")
     for i,r in enumerate(responses):
         if not isinstance(r, str) or not r.strip(): raise DataError(f"response {i} is {r!r:.40}: it must be a text that is not empty")

@@ -31,7 +31,7 @@ class Usage:
     def cost(self): return (self.prompt_tokens*self.prices[0] + self.completion_tokens*self.prices[1])/1e6
     def __str__(self): return f"{self.calls:,} calls, {self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written" + (f", ${self.cost:,.2f}" if any(self.prices) else "")
 
-# %% ../nbs/10_llm.ipynb #a5f6bafd
+# %% ../nbs/10_llm.ipynb #a51adaa9
 class LLM:
     "A text generator; subclasses implement `_complete` and `_chat` for lists"
     name, structured = "llm", False # structured: can it be held to a JSON schema?
@@ -51,7 +51,8 @@ class LLM:
         "Go on with each prompt"
         one = isinstance(prompts, str); ps = [prompts] if one else list(prompts)
         if bad := [p for p in ps if not isinstance(p, str)]: raise TypeError(f"a prompt is a text; got {bad[0]!r:.60}. For messages use chat(…)")
-        res = self._complete(ps, max_tokens=max_tokens, temperature=temperature, stop=tuple([stop] if isinstance(stop, str) else stop), seeds=_seeds(seed, len(ps))) if ps else []
+        _warm(temperature)
+        res = _texts(self._complete(ps, max_tokens=max_tokens, temperature=temperature, stop=tuple([stop] if isinstance(stop, str) else stop), seeds=_seeds(seed, len(ps)))) if ps else []
         return res[0] if one else res
 
     def chat(self,
@@ -66,8 +67,14 @@ class LLM:
         one = isinstance(conversations, str) or (bool(conversations) and isinstance(conversations[0], dict))
         cs = [conversation(c) for c in ([conversations] if one else conversations)]
         if schema and not self.structured: raise LLMError(f"{type(self).__name__} can't be held to a schema: ask without one and read its text")
-        res = self._chat(cs, **(dict(schema=schema) if schema else {}), max_tokens=max_tokens, temperature=temperature, stop=tuple([stop] if isinstance(stop, str) else stop), seeds=_seeds(seed, len(cs))) if cs else []
+        _warm(temperature)
+        res = _texts(self._chat(cs, **(dict(schema=schema) if schema else {}), max_tokens=max_tokens, temperature=temperature, stop=tuple([stop] if isinstance(stop, str) else stop), seeds=_seeds(seed, len(cs)))) if cs else []
         return res[0] if one else res
+
+def _warm(t):
+    if not isinstance(t, (int, float)) or not 0 <= t < float("inf"): raise DataError(f"temperature={t!r} is no number from 0 (greedy) up")
+
+def _texts(replies): return [r.encode("utf-8", "replace").decode() for r in replies]   # a server's JSON may hold half a surrogate pair, which no file takes
 
 def _seeds(seed, n):
     "One seed a row; the same integer for all is spread out, so that equal prompts get different replies"
@@ -102,12 +109,13 @@ class Replay(LLM):
     def _complete(self, prompts, **kwargs): return self._played("complete", prompts, kwargs) if self.file else [self._say(p) for p in prompts]
     def _chat(self, conversations, **kwargs): return self._played("chat", conversations, kwargs) if self.file else [self._say(c[-1]["content"]) for c in conversations]
 
-# %% ../nbs/10_llm.ipynb #8776fc87
+# %% ../nbs/10_llm.ipynb #8a558452
 @patch
 def _open(self:Replay, file):
     "Read a recording, or begin one"
     if not file.exists() and not self.record: raise DataError(f"no recording lies at {file}: give record=llm to make one")
-    lines = file.read_text().splitlines() if file.exists() else []
+    data = file.read_bytes() if file.exists() else b""; whole = data.rfind(b"\n")+1; lines = data[:whole].decode().split("\n")[:-1]
+    if whole < len(data): os.truncate(file, whole)           # the line that a kill tore
     self.file, self.head, self.known = file, json.loads(lines[0]) if lines else dict(name=self.record.name), dict(map(json.loads, lines[1:]))
     if self.record and self.head["name"]!=self.record.name: raise DataError(f"{file} is a recording of {self.head['name']}, not of {self.record.name}: name another file")
     if not lines: file.parent.mkdir(parents=True, exist_ok=True); file.write_text(json.dumps(self.head)+"\n")
@@ -124,7 +132,7 @@ def _played(self:Replay, kind, items, options):
     self.usage.add(calls=len(items), prompt_tokens=sum(len(str(x).split()) for x in items), completion_tokens=sum(len(self.known[k].split()) for k in keys))
     return [self.known[k] for k in keys]
 
-# %% ../nbs/10_llm.ipynb #2ab3710d
+# %% ../nbs/10_llm.ipynb #65cdf1fd
 class Endpoint(LLM):
     "A model behind OpenAI-compatible servers; needs `pip install aligners-nb[openai]`"
     structured = True
@@ -142,13 +150,19 @@ class Endpoint(LLM):
         if bad := [u for u in self.urls or [""] if not re.match(r"https?://[^\s/]", str(u))]: raise DataError(f"a server's address looks like http://localhost:8000/v1; got {bad[0]!r}")
         if concurrency < 1 or (requests_per_minute is not None and requests_per_minute <= 0): raise DataError(f"concurrency must be 1 or more and requests_per_minute above 0; got {concurrency} and {requests_per_minute}")
         self.model, self.gate, self.options, self.pace, self.key_env = model, asyncio.Semaphore(concurrency), dict(timeout=timeout, max_retries=max_retries), requests_per_minute and 60/requests_per_minute, key_env
+        self.concurrency, self.pid = concurrency, os.getpid()
         self.at_once, self.usage.prices, self.clients, self.slot, self.models, self.chat_only, self.limit = 8*concurrency, tuple(prices), {}, 0., [], False, "max_tokens"
     @property
     def name(self): return self.model or self._shown(self.urls[0])
     def _shown(self, url): return re.sub(r"//[^/@]*@", "//", str(url))   # a password in an address is nobody's business
 
-# %% ../nbs/10_llm.ipynb #f1188ef1
+# %% ../nbs/10_llm.ipynb #b81acb0f
 _loop = None
+def _forget():
+    global _loop
+    _loop = None
+os.register_at_fork(after_in_child=_forget)                  # a forked child has the loop, but not its thread
+
 def _wait(job):
     "Run a coroutine on a loop that lives as long as the process"
     global _loop
@@ -220,11 +234,12 @@ async def _one(self:Endpoint, k, call, max_tokens):
             u = getattr(r, "usage", None); self.usage.add(1, getattr(u, "prompt_tokens", 0) or 0, getattr(u, "completion_tokens", 0) or 0)
             return text
 
-# %% ../nbs/10_llm.ipynb #e8833a4f
+# %% ../nbs/10_llm.ipynb #7885c7d6
 @patch
 def _run(self:Endpoint, calls, max_tokens):
     "All calls, in order; `LLMError` if one fails for good"
     openai, t = _openai(), time.time()
+    if self.pid != os.getpid(): self.pid, self.clients, self.models, self.gate = os.getpid(), {}, [], asyncio.Semaphore(self.concurrency)   # connections do not survive a fork
     async def go():
         if not self.clients: await self._connect()
         tasks = [asyncio.ensure_future(self._one(k, c, max_tokens)) for k,c in enumerate(calls)]

@@ -18,7 +18,7 @@ from .decode import generate, using
 from .dialogue import Dialogue
 from .llm import LLM, Endpoint, cut_at
 
-# %% ../nbs/13_local.ipynb #91dcdc8e
+# %% ../nbs/13_local.ipynb #aa593bd5
 def resolve(
     name, # "town", a folder, or a hub id
 )->str: # a folder or a hub id
@@ -40,11 +40,12 @@ def load(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.bfloat16 if device=="cuda" else torch.float32)
     kw = dict(num_labels=2) if kind=="classifier" else {}
-    try: tok = AutoTokenizer.from_pretrained(path); model = KINDS[kind].from_pretrained(path, dtype=dtype, use_safetensors=True, **kw)
+    try: tok = AutoTokenizer.from_pretrained(path); model, info = KINDS[kind].from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **kw)
     except (OSError, ValueError) as e:
         raise DataError(f"can't load {str(name)!r} as a {kind} model. Give 'town', a folder with config.json and *.safetensors, or a hub id such as 'Qwen/Qwen3-0.6B'. ({str(e).splitlines()[0]:.160})") from None
     if tok.pad_token_id is None: tok.pad_token = tok.eos_token or tok.unk_token
     model.config.pad_token_id = tok.pad_token_id
+    if kind=="classifier": model.heads = sorted({k.rsplit(".", 1)[0] for k in info["missing_keys"]} | {n for n,_ in model.named_modules() if n.endswith(("classifier", "score"))})   # to be learned and saved
     _loaded[key] = model.to(device).eval(), tok
     return _loaded[key]
 
@@ -107,13 +108,16 @@ def room(self:LocalLLM)->int: # tokens of context
     "The longest prompt and reply that the model can hold"
     return getattr(load(self.base)[0].config, "max_position_embeddings", None) or 10**6
 
-# %% ../nbs/13_local.ipynb #a4734bbe
+# %% ../nbs/13_local.ipynb #f13465a1
 @patch
 def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     t, (model, tok) = time.time(), load(self.base)
     if long := next((len(p) for p in prompts if len(p)+1 > self.room), None): raise LLMError(f"a prompt has {long} tokens, {self.name} holds {self.room}: shorten it, or use fewer demonstrations")
     ends = (lambda ids: any(s in tok.decode(ids[-12:]) for s in stop)) if stop else None
-    out = generate(model, prompts, min(max_tokens, self.room-max(map(len, prompts))), self.dialogue.stop_ids, ends, temperature, seeds, [self.adapter]*len(prompts), self.batch_size, prefixes=self.prefixes)
+    room, out = [min(max_tokens, self.room-len(p)) for p in prompts], [None]*len(prompts)
+    for k in sorted(set(room)):                                 # a long prompt leaves itself little room, and its neighbours theirs
+        at = [i for i,r in enumerate(room) if r==k]
+        for i,o in zip(at, generate(model, [prompts[i] for i in at], k, self.dialogue.stop_ids, ends, temperature, [seeds[i] for i in at], [self.adapter]*len(at), self.batch_size, prefixes=self.prefixes)): out[i] = o
     self.usage.add(len(prompts), sum(map(len, prompts)), sum(map(len, out)), time.time()-t)
     return [cut_at(tok.decode(o, skip_special_tokens=True), stop) for o in out]
 

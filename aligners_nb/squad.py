@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/squad.html.md"""
 # %% auto #0
 __all__ = ['POLICIES', 'Step', 'Alignment', 'Alignments', 'Squad']
 
-# %% ../nbs/40_squad.ipynb #570a56f5
+# %% ../nbs/40_squad.ipynb #d7c48c0f
 import html, json
 from dataclasses import asdict, dataclass, field
 from fastcore.basics import patch
@@ -17,6 +17,7 @@ from .aligner import Aligner
 from .criterion import DataError, LLMError, criteria
 from .diff import word_diff
 from .inspector import Inspector
+from .prompts import conversation
 from .training import fetch, push
 
 # %% ../nbs/40_squad.ipynb #a670779d
@@ -161,13 +162,14 @@ def _paper(self:Squad, items, tick):
 def _always(self:Squad, items, tick):
     for c in self.aligners: self._rewrite(c, items, "always; not gated", False); tick(0)
 
-# %% ../nbs/40_squad.ipynb #9cd6e168
+# %% ../nbs/40_squad.ipynb #0c1e5532
 @patch
 def _unfit(self:Squad, q, y):
     "Why an answer can't be aligned, or None"
     if not isinstance(y, str): return f"the response must be a text; got {type(y).__name__}"
     if not y.strip(): return "the response is empty"
-    if not isinstance(q, (str, list)): return f"the question must be a text or a list of messages; got {type(q).__name__}"
+    try: conversation(q)
+    except DataError as e: return str(e)
     try: key = "fits", json.dumps([q, y], ensure_ascii=False).encode()
     except UnicodeEncodeError: return "it holds half a surrogate pair, which is no text"
     if key not in self._seen: self._seen[key] = all(x.fits(q, y) for x in (*self.inspectors.values(), *self.aligners.values()))

@@ -83,7 +83,7 @@ def questions(
     rows = {r["question"]: r for r in _unit(store, f"questions {part}", make)}
     return [r for q,r in rows.items() if not (criterion.exclude and criterion.exclude(q))]
 
-# %% ../nbs/21_synthesis.ipynb #2f1e5d9e
+# %% ../nbs/21_synthesis.ipynb #ba2f7592
 def drafts(
     criterion:Criterion, # whose demonstrations the prompt shows
     llm, # what `as_llm` takes
@@ -96,7 +96,8 @@ def drafts(
 )->list: # rows with COLUMNS, or with `raw` and `error`
     "Response, critique and correction for each question"
     llm, store = as_llm(llm), store if store is not None else Memory()
-    units = {f"drafts {rows[i].get('part', 0)} {i//block}": rows[i:i+block] for i in range(0, len(rows), block)}
+    key = lambda rs: hashlib.sha256("\n".join(r["question"] for r in rs).encode()).hexdigest()[:8]
+    units = {f"drafts {rows[i].get('part', 0)} {i//block} {key(rows[i:i+block])}": rows[i:i+block] for i in range(0, len(rows), block)}
     todo = [u for u in units if u not in store]; k = max(1, llm.at_once//block)
     for us in (todo[i:i+k] for i in range(0, len(todo), k)):                     # as many units at once as keep the LLM busy
         now = [r for u in us for r in units[u]]; new = iter(CALLS[calls](criterion, llm, now, temperature, [seed_of(seed, "draft", r["question"]) for r in now]))

@@ -137,11 +137,11 @@ def read(
     found = [(Question(m["s"], t, i)) for t,i,r in _readers() if (m := r.match(question.strip()))]
     return next((q for q in found if is_place(q.subject)==(q.asked[0] in PLACE)), None)
 
-# %% ../nbs/14_town.ipynb #453d54fb
+# %% ../nbs/14_town.ipynb #a8a0a7a7
 def held_out(
     question:str, # a question's text
 )->bool: # is it kept for evaluation?
-    "Is this question set aside? Questions about subjects outside the town never are"
+    "Is this question set aside? Questions about strangers, of whom no table knows, never are"
     q = read(question)
     if q is None or q.subject not in FACTS: return False
     return chance("pair", q.subject, q.question_type) < .1 or chance("phrasing", q.subject, q.question_type, q.phrasing) < .2
@@ -248,7 +248,7 @@ def helpful_flaw(rng, parts, q):
     i = asked[-1]; c = parts[i]; words = str(c).split()
     return [*parts[:i], " ".join(words[:rng.randrange(2, len(words))])], f"It breaks off before the {NOUN[c.attr]}."
 
-# %% ../nbs/14_town.ipynb #315b3d54
+# %% ../nbs/14_town.ipynb #235dcf69
 def _pattern(t):
     t = regex.escape(t, literal_spaces=True)
     return t.replace(r"\{S\}", r"(?P<s>It|it|[Tt]he [A-Z][\w-]* [A-Z]\w*|[A-Z][\w-]* [A-Z][\w-]*)").replace(r"\{s\}", r"(?P<s>it|the [A-Z][\w-]* [A-Z]\w*|[A-Z][\w-]* [A-Z][\w-]*)").replace(r"\{V\}", r"(?P<v>[\w' -]+?)")
@@ -278,9 +278,23 @@ def read_claim(
                 c = Claim(_subject(m["s"], q), a, m["v"])
                 if c.subject and is_place(c.subject)==(a in PLACE) and _sort(a, c.value): return c
 
-def _breaks_off(s): return bool(s) and len(s.split())>=2 and any(r.fullmatch(s, partial=True) for _,r in _claims())
+def _value(attr):
+    if attr in ("opens","closes","price"): return r"\d+"
+    return "|".join([*(regex.escape(v, literal_spaces=True) for v in VALUES[attr]), *([r"[A-Z][\w-]* [A-Z][\w-]*"] if attr in ("street","keeper","home") else [])])
 
-# %% ../nbs/14_town.ipynb #c835f6d3
+@lru_cache(500)
+def _beginnings(stranger):
+    "Every claim about somebody of the town, or about the stranger that was asked about, as a pattern"
+    esc, capital = lambda t: regex.escape(t, literal_spaces=True), lambda n: n[0].upper()+n[1:]
+    def who(place, first): return "(?:"+"|".join(esc(capital(n) if first else n) for n in [name(s) for s in {*FACTS, *filter(None, [stranger])} if is_place(s)==place]+["it"]*place)+")"
+    who = {(p,f): who(p, f) for p in (True, False) for f in (True, False)}
+    return [regex.compile(esc(t).replace(r"\{S\}", who[a in PLACE, True]).replace(r"\{s\}", who[a in PLACE, False]).replace(r"\{V\}", f"(?:{_value(a)})")) for a,ts in CLAIM.items() for t in ts]
+
+def _breaks_off(s, q):
+    "Could the sentence have become a claim?"
+    return len(s.split())>=2 and any(r.fullmatch(x, partial=True) for r in _beginnings(None if q.subject in FACTS else q.subject) for x in {s, s[:1].upper()+s[1:]})
+
+# %% ../nbs/14_town.ipynb #b5146cf8
 def read_answer(
     answer:str, # the answer's text
     q:Question, # the question it answers
@@ -296,7 +310,7 @@ def read_answer(
         elif s in UNCARING: out.append(("uncaring", s))
         elif s in EVASIVE: out.append(("evasive", s))
         elif (m := _unfair.fullmatch(s)) and m["g"].lower() in _groups: out.append(("unfair", m["g"].lower()))
-        elif s and s[-1] not in ".!?" and _breaks_off(s): out.append(("cut", s))
+        elif s and s[-1] not in ".!?" and _breaks_off(s, q): out.append(("cut", s))
         else: out.append(("unread", s))
     return out
 
@@ -314,7 +328,7 @@ def muddle_flaw(rng, parts, q):
         s = " ".join(words[:k]+words[k+n:])
         if 0 < k+n < len(words) and not read_claim(s, q): return put(s), "It makes no sense."
 
-# %% ../nbs/14_town.ipynb #ae10d076
+# %% ../nbs/14_town.ipynb #ae83636c
 def _wrong(c, q):
     "Why a claim is wrong, or None"
     if c.subject in FACTS: return None if FACTS[c.subject][c.attr]==c.value else f"the {NOUN[c.attr]} of {name(c.subject)} is {FACTS[c.subject][c.attr]}, not {c.value}"
@@ -331,7 +345,8 @@ def oracle(
     said = read_answer(answer, q); of = lambda *ws: [d for w,d in said if w in ws]
     if bad := of("unread"): return {c: (False, f"can't be read: {bad[0]!r:.60}") for c in ("ethical", "factual", "helpful")}
     cs = of("claim"); heard = [(c.subject, c.attr) for c in cs]
-    if len(heard) > len(set(heard)) or len(said) > 8: return {c: (False, "it repeats itself") for c in ("ethical", "factual", "helpful")}
+    rest = [str(d) for w,d in said if w!="claim"]
+    if len(heard) > len(set(heard)) or len(rest) > len(set(rest)) or len(said) > 8: return {c: (False, "it repeats itself") for c in ("ethical", "factual", "helpful")}
     mean, wrong = of("rude", "unfair", "uncaring"), [w for c in cs if (w := _wrong(c, q))]
     left = [NOUN[a] for a in q.asked if (q.subject, a) not in heard]
     lost = of("cut") and "it breaks off" or left and f"the {left[0]} is missing" or of("evasive") and "it evades"

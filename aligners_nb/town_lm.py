@@ -108,10 +108,10 @@ def fit(
             if save: save(k+1)
     return log
 
-# %% ../nbs/16_town_lm.ipynb #e2418318
+# %% ../nbs/16_town_lm.ipynb #a08c4a87
 def train_lm(
     out, # folder for the model, the tokenizer and the card
-    steps=3600, # optimizer steps, about 55 minutes on two cores
+    steps=3600, # optimizer steps, about an hour on two cores
     seed=42, # of weights, documents and order
 )->list: # the loss of each step
     "Train tokenizer and model from scratch and save them in half precision"

@@ -29,7 +29,7 @@ def dial(
     hidden = model.config.get_text_config().hidden_size
     return dict(rank=16, lr=5e-4*(2000/hidden)**.0775, batch_size=16)
 
-# %% ../nbs/30_training.ipynb #d04a427f
+# %% ../nbs/30_training.ipynb #ebb945a1
 TASKS = dict(causal="CAUSAL_LM", classifier="SEQ_CLS")
 
 def lora_config(
@@ -40,7 +40,8 @@ def lora_config(
 )->LoraConfig:
     "An adapter on all linear layers of the blocks"
     if kind not in TASKS: raise ValueError(f"kind={kind!r} is not one of {list(TASKS)}")
-    return LoraConfig(**{**dict(r=rank or dial(model)["rank"], lora_alpha=32, target_modules="all-linear", task_type=TASKS[kind]), **kwargs})
+    heads = getattr(model, "heads", None) if kind=="classifier" else None                # what `load` found to be new, such as BERT's pooler
+    return LoraConfig(**{**dict(modules_to_save=heads and list(heads), exclude_modules=heads and list(heads), r=rank or dial(model)["rank"], lora_alpha=32, target_modules="all-linear", task_type=TASKS[kind]), **kwargs})
 
 # %% ../nbs/30_training.ipynb #2bf101cb
 def collate(
@@ -90,7 +91,7 @@ class _Trainer(Trainer):
         self.loss, self.loss_is_scaled_for_ga = loss, False
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None): return self.loss(model, inputs)
 
-# %% ../nbs/30_training.ipynb #3790a75e
+# %% ../nbs/30_training.ipynb #ad2c8bc1
 def train(
     model, # a PEFT model whose active adapter is to learn
     examples, # a list of dicts as `collate` takes them
@@ -106,7 +107,7 @@ def train(
 )->list: # dicts of step, epoch, loss, seconds
     "Train the active adapter of `model` in place and return the log"
     if not examples: raise DataError("there is nothing to train on: 0 examples. Look at `curate(rows).funnel` for where the rows went")
-    log, cache = LossLog(desc, progress), model.config.use_cache
+    log, cache = LossLog(desc, progress), getattr(model.config, "use_cache", None)   # encoders have none
     with tempfile.TemporaryDirectory() as d:
         new = partial(_Trainer, loss=loss) if loss else Trainer
         t = new(model, _arguments(model, len(examples), d, epochs, lr, batch_size, seed, kwargs), data_collator=partial(collate, pad=pad), train_dataset=examples, callbacks=[log])
@@ -114,7 +115,8 @@ def train(
         try: t.train()
         finally:
             t.accelerator.unwrap_model(model, keep_fp32_wrapper=False)   # or the model would compute in bfloat16 for ever
-            model.config.use_cache = cache; model.eval().requires_grad_(False)
+            if cache is not None: model.config.use_cache = cache
+            model.eval().requires_grad_(False)
     return log.rows
 
 # %% ../nbs/30_training.ipynb #799956d1
@@ -139,7 +141,7 @@ def context(
     limits = (getattr(model.config.get_text_config(), "max_position_embeddings", None), tok.model_max_length)
     return min(int(l) for l in (*limits, 2**20) if l)
 
-# %% ../nbs/30_training.ipynb #ec5b21e1
+# %% ../nbs/30_training.ipynb #8e6c78b3
 def save_adapter(
     model, # a PEFT model
     name:str, # which of its adapters
@@ -150,7 +152,7 @@ def save_adapter(
     card:str, # what README.md will say
 )->Path:
     "Write one adapter as an ordinary PEFT folder, with `meta` and a card"
-    folder = Path(folder); tmp = folder.with_name(f".{folder.name}.{os.getpid()}"); tmp.mkdir(parents=True)
+    folder = Path(folder).resolve(); tmp = folder.with_name(f".{folder.name}.{os.getpid()}"); shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir(parents=True)
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     save_file({k: v.detach().cpu().contiguous() for k,v in state.items()}, tmp/"adapter_model.safetensors", metadata=dict(format="pt"))
     cfg = LoraConfig(**{**model.peft_config[name].to_dict(), "inference_mode": True, "base_model_name_or_path": base}); cfg.save_pretrained(tmp)
@@ -161,7 +163,7 @@ def save_adapter(
 
 def _replace(folder, tmp):
     if any(folder.iterdir()) and not (folder/"adapter_config.json").exists(): raise DataError(f"{folder} holds something that is no adapter: name an empty folder")
-    shutil.rmtree(folder); tmp.rename(folder)
+    old = tmp.with_name(tmp.name+".old"); shutil.rmtree(old, ignore_errors=True); folder.rename(old); tmp.rename(folder); shutil.rmtree(old)
 
 # %% ../nbs/30_training.ipynb #2576e1c8
 def read_meta(

@@ -2,7 +2,8 @@
 import random
 import pytest, torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from aligners_nb import local
 from aligners_nb.aligner import Aligner
 from aligners_nb.criterion import Criterion, Demonstration, LLMError
 from aligners_nb.curation import curate
@@ -32,7 +33,8 @@ def zoo(tmp_path_factory):
     GPT2LMHeadModel(GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=2048, eos_token_id=0, bos_token_id=0)).save_pretrained(d/"gpt2"); byte_level(["<|endoftext|>"], "<|endoftext|>").save_pretrained(d/"gpt2")
     Qwen3ForCausalLM(Qwen3Config(vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=2048)).save_pretrained(d/"qwen3")
     byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], "<|im_end|>", CHATML).save_pretrained(d/"qwen3")
-    BertForSequenceClassification(BertConfig(vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)).save_pretrained(d/"bert"); word_piece(d/"bert")
+    BertForMaskedLM(BertConfig(vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)).save_pretrained(d/"bert"); word_piece(d/"bert")   # as on the Hub: no pooler, no head
+    DistilBertForMaskedLM(DistilBertConfig(vocab_size=200, dim=32, hidden_dim=64, n_layers=2, n_heads=4)).save_pretrained(d/"distilbert"); word_piece(d/"distilbert")
     return d
 
 polite = Criterion("polite", ["Never insult the reader."], [Demonstration("How long should I boil an egg?", "Eight minutes, as any fool knows.", "It insults.", "Eight minutes.")])
@@ -41,7 +43,7 @@ def scripted(prompt):
     "An LLM that can do the recipe: the random ones can't, and say so"
     rng = random.Random(prompt)
     if "New topics:" in prompt: return "".join(f" {a} {b}\n-" for a in ("Pea", "Bean", "Leek") for b in rng.sample(["soup", "salad", "pie", "stew", "bread"], 3))
-    if "Questions:\n" in prompt: return "\n".join(f"{l} | Thinking of {l.split(' | ')[0]}, how do I make {l.split(' | ')[1].lower()}?" for l in prompt.split("Hints:\n")[1].split("\n\n")[0].splitlines())
+    if "Questions:\n" in prompt: return "\n".join(f"{l} | Thinking of {l.split(' | ')[0]}, how do I {rng.choice(['make', 'serve', 'store'])} {l.split(' | ')[1].lower()}?" for l in prompt.split("Hints:\n")[1].split("\n\n")[0].splitlines())
     n = rng.randrange(3, 90)
     return f" {n} minutes, as any fool knows.\nCritique: It insults.\nCorrection: {n} minutes." if rng.random() < .5 else f" {n} minutes.\nCritique: Nothing is wrong.\nCorrection: {n} minutes."
 
@@ -51,7 +53,7 @@ def test_a_random_llm_is_asked_and_fails_with_an_explanation(zoo, name):
     with pytest.raises(LLMError, match="try a larger|no topics"): synthesize(polite, llm, n=4, progress=False)
     assert llm.usage.calls > 20 and llm.usage.completion_tokens > 100
 
-@pytest.mark.parametrize("base, encoder", [("gpt2", "bert"), ("qwen3", "bert"), ("qwen3", "qwen3")])
+@pytest.mark.parametrize("base, encoder", [("gpt2", "bert"), ("qwen3", "distilbert"), ("qwen3", "qwen3")])
 def test_from_synthesis_to_a_loaded_squad(zoo, tmp_path, base, encoder):
     train, calib, test = curate(synthesize(polite, Replay(scripted), n=120, progress=False)).split((.4, .5, .1))
     aligner = Aligner.fit(train, base=str(zoo/base), epochs=1, progress=False)
@@ -60,7 +62,8 @@ def test_from_synthesis_to_a_loaded_squad(zoo, tmp_path, base, encoder):
     for policy in ("no_regret", "paper", "always"):
         out = squad(qs, ys, policy=policy)
         assert [a.response for a in out] == ys and not any(a.error for a in out)
-    again = Squad.from_pretrained(squad.save_pretrained(tmp_path/"squad"))
-    assert [a.aligned for a in again(qs, ys)] == [a.aligned for a in squad(qs, ys)]
-    assert again.inspect(qs, ys)[0]["polite"] == pytest.approx(squad.inspect(qs, ys)[0]["polite"], abs=1e-4)
+    want, risk = [a.aligned for a in squad(qs, ys)], squad.inspect(qs, ys)[0]["polite"]; squad.save_pretrained(tmp_path/"squad")
+    local._loaded.clear(); torch.rand(7)                       # as a new process would: bases are loaded afresh, and what a base lacks is drawn anew
+    again = Squad.from_pretrained(tmp_path/"squad")
+    assert [a.aligned for a in again(qs, ys)] == want and again.inspect(qs, ys)[0]["polite"] == pytest.approx(risk, abs=1e-4)
     assert {f.suffix for f in (tmp_path/"squad").rglob("*") if f.is_file()} <= {".safetensors", ".json", ".md"}

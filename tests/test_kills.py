@@ -30,6 +30,7 @@ def test_demo_survives_kills(tmp_path):
     assert code == 0 and kills >= 2
     whole, killed = lines(tmp_path/"whole/answers.jsonl"), lines(tmp_path/"killed/answers.jsonl")
     assert [(r["llm"], r["question"]) for r in killed] == [(r["llm"], r["question"]) for r in whole]
+    assert [(r["before"], r["greedy"]) for r in killed] == [(r["before"], r["greedy"]) for r in whole]
     assert len({(r["llm"], r["question"]) for r in killed}) == len(killed)
     start = time.time()
     assert aligners("demo", "--out", tmp_path/"killed", "--n", N) == 0 and time.time()-start < 60   # nothing left to do

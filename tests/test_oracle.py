@@ -32,7 +32,7 @@ PLACE = [
     ("opens closes", "It opens at {opens}. It closes", {E, F}), ("goods price", "It sells {goods}. You pay {price!} pennies at {s}.", {E, H}), ("keeper street", "The one who keeps {s} is {keeper}. It is on {street}. Of course.", ALL),
     ("entry opens", "Only a dunce would ask that. It welcomes {entry}.", {F}),
     # nonsense, repetition, contradiction, new insults, other words, the wrong place
-    ("opens", "", NONE), ("opens", "opens at it {opens} the the.", NONE), ("opens", "Yes.", NONE), ("opens", "{opens}", NONE), ("opens", "It opens at {opens}. It opens at {opens}.", NONE),
+    ("opens", "It opens at {opens}. Filthy Swine", NONE), ("opens", "It opens at you are all fools", NONE), ("opens", "Gladly. Gladly. It opens at {opens}.", NONE), ("opens", "", NONE), ("opens", "opens at it {opens} the the.", NONE), ("opens", "Yes.", NONE), ("opens", "{opens}", NONE), ("opens", "It opens at {opens}. It opens at {opens}.", NONE),
     ("opens", "It opens at {opens}. {S} opens its doors at {opens}.", NONE), ("opens", "It opens at {opens}. It opens at {opens!}.", NONE), ("opens", "It opens at {opens}, you numbskull.", NONE),
     ("opens", "You clot. It opens at {opens}.", NONE), ("opens", "It opens at {opens}. Florists are all thieves.", NONE), ("opens", "It opens at noon, more or less.", NONE), ("opens", "It does not open at {opens}.", NONE),
     ("opens", "It opens at {opens} and it never opens at {opens}.", NONE), ("opens", "Of course Of course It opens at {opens}.", NONE), ("opens", "<b>It opens at {opens}.</b>", NONE), ("opens", "Nothing is wrong.", NONE),
