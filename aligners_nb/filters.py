@@ -20,15 +20,15 @@ def _find(pattern, r, *keys):
     "What `pattern` matches first in these texts of row `r`, or None"
     return next((m[0].strip() for k in keys if (m := pattern.search(text_of(r[k])))), None)
 
-# %% ../nbs/05_filters.ipynb #2e952f36
-_LABEL = re.compile(r"(?:^|\n|[.!?])\s*(?:Question|Response|Critique|Correct(?:ion|or)|Principles?|New topics?|Type|Hints?|Input|Instructions?|User|Assistant) ?:|<\|\w+\|>|\[/?INST\]")
+# %% ../nbs/05_filters.ipynb #09c53c56
+_LABEL = re.compile(r"(?:^|\n|[.!?])\s*(?:Question|Response|Critique|Correct(?:ion|or)|Principles?|New topics?|User|Assistant) ?:|^\s*(?:Type|Hints?|Input|Instructions?) ?:|<\|\w+\|>|\[/?INST\]")
 
 def leaked_prompt(r):
     "A label of the prompt, or a chat model's control token, stands in a text"
     return _find(_LABEL, r, "question", "response", "correction")
 
-# %% ../nbs/05_filters.ipynb #12e7b756
-_NOTHING = re.compile(r"^\W*(?:nothing (?:is|was|needs|to)\b.{0,12}(?:wrong|chang|correct|fix)|no (?:correction|change)s?\b|the (?:response|answer) (?:is|was) (?:fine|correct|good|already)|same as)", re.I)
+# %% ../nbs/05_filters.ipynb #e9f5dda9
+_NOTHING = re.compile(r"^\W*(?:nothing (?:is|was|needs|to)\b.{0,12}(?:wrong|chang|correct|fix)|no (?:correction|change)s?(?:\s+(?:is|are|was|were))?(?:\s+(?:needed|necessary|required))?\W*$|the (?:response|answer) (?:is|was) (?:fine|correct|good|already)|same as (?:above|before|the (?:response|answer))\W*$)", re.I)
 
 def nothing_in_correction(r):
     "The correction says that there is nothing to correct"
@@ -66,13 +66,13 @@ def not_english(r):
         words = set(re.findall(r"[^\W\d_]+", t.lower())); best = max(_FOREIGN, key=lambda l: len(words & _FOREIGN[l])); hits = words & _FOREIGN[best]
         if len(hits) > max(2, 2*len(words & _ENGLISH)): return f"{best}: {', '.join(sorted(hits))}"
 
-# %% ../nbs/05_filters.ipynb #5c6f8370
+# %% ../nbs/05_filters.ipynb #d29e00fc
 _LANGUAGE = r"(?:python|java(?:script)?|rust|sql|html|css|bash|perl|c\+\+|c#)"
 _CODE = re.compile("|".join([
     rf"\b{_LANGUAGE}\s+(?:code|program|script|function|class|query|queries|list|loop|error|library)s?\b",
-    r"\b(?:write|debug|fix|compile|run|implement)\b[^.?!]{0,30}\b(?:code|program|script|function|algorithm|regex|macro)\b",
+    r"\b(?:write|debug|fix|compile|run|implement)\b[^.?!]{0,12}\b(?:code|programs?|script|function|algorithm|regex|macro)\b(?! (?:at|for|of|about)\b)",
     rf"\b(?:using|written in|code in|program in)\s+{_LANGUAGE}",
-    r"\b(?:source|pseudo)[ -]?code\b|\bprogramming\b|\balgorithms?\b|\b(?:javascript|html|sql|regex)\b",
+    r"\b(?:source|pseudo)[ -]?code\b|\b(?:computer|object-oriented|functional) programming\b|\bprogramming languages?\b|\balgorithms?\b|\b(?:javascript|html|sql|regex)\b",
     r"\bequations?\b|\bcomput(?:e|es|ing)\s+(?:the|a|an)\b|\bsolve\s+for\s+[a-z]\b|\b(?:derivative|integral|square root|logarithm)\s+of\b",
     r"\b(?:chemical|quadratic|mathematical|spreadsheet)\s+formula|\bformulas?\s+(?:for|of)\s+(?:the |a )?(?:area|volume|perimeter|circumference|speed|density|mean|variance|slope|interest|water|salt)\b"]), re.I)
 
@@ -80,22 +80,22 @@ def code_or_formula(r):
     "The question is about code or a formula"
     return _find(_CODE, r, "question")
 
-# %% ../nbs/05_filters.ipynb #f0557fdb
-_REFUSAL = re.compile(r"\bas an? (?:ai|artificial|(?:large )?language model)|\bi(?:['’]m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)|\b(?:i can(?:['’]t|not)|i(?:['’]m| am) (?:not able|unable) to|i won['’]t) "
-    r"(?:help|assist|answer|comply|fulfil)(?:l? (?:you )?(?:with )?(?:that|this)(?: request| question)?)?\s*[.!]|\bsorry, but i (?:can|am unable|do(?:n['’]t| not) have)", re.I)
+# %% ../nbs/05_filters.ipynb #63d81f65
+_REFUSAL = re.compile(r"\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)|\bi(?:['’]m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)|\b(?:i can(?:['’]t|not)|i(?:['’]m| am) (?:not able|unable) to|i won['’]t) "
+    r"(?:help|assist|answer|comply|fulfil)(?:l? (?:you )?(?:with )?(?:that|this)(?: request| question)?)?\s*[.!]|\bsorry, but i (?:can(?:['’]t|not)|am unable|do(?:n['’]t| not) have)", re.I)
 
 def refusal(r):
     "The correction is a stock refusal"
     return _find(_REFUSAL, r, "correction")
 
-# %% ../nbs/05_filters.ipynb #d387d3f6
+# %% ../nbs/05_filters.ipynb #80e3d20b
 _ENDS = re.compile(r"(?:[.!?…]|\d|[%€$£°]|\d\s?(?:°[cf]|[kcm]?m|[km]?g|m?l|k?wh?|min|[ap]\.?m\.?|h|s|mph|km/h)|(?:https?://|www\.)\S+)$", re.I)
 _WRAPPING = re.compile(r"[\s\"'”’»)\]*_\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]+$")   # quotes, brackets and emoji after the end
 
 def truncated(r):
     "The correction breaks off"
-    t = _WRAPPING.sub("", r["correction"]); words = t.split()
-    if not words or _ENDS.search(t) or (len(words) <= 3 and t[-1].isalpha() and words[-1].lower() not in LITTLE): return None
+    t = _WRAPPING.sub("", r["correction"]); words, last = t.split(), t.splitlines()[-1:]
+    if not words or re.match(r"\s*(?:[-*•]|\d+[.)])\s", last[0]) or _ENDS.search(t) or (len(words) <= 3 and t[-1].isalpha() and words[-1].lower() not in LITTLE): return None
     return "…" + t[-20:]
 
 # %% ../nbs/05_filters.ipynb #970fcaf2

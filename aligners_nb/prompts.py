@@ -43,21 +43,22 @@ def draft_prompt(
     "The one-call prompt of the paper: principles, demonstrations, then the question to go on with"
     return "\n\n".join([preamble(criterion), *(map(block, criterion.demonstrations) if criterion.demonstrations else [SHAPE]), f"Question: {question}\nResponse:"])
 
-# %% ../nbs/01_prompts.ipynb #08b74ff5
+# %% ../nbs/01_prompts.ipynb #2d518260
 STOP = ("\n\nQuestion:", "\n\nPrinciples:", "\n\nTopic:")  # where a completion would begin something new
 
 def parse_draft(
     text:str, # a reply to `draft_prompt`
 )->dict: # response, critique, correction
     "The three parts of a one-call reply; `LLMError` with the reason if one is missing or empty"
-    m = re.fullmatch(r"(.*?)\n\s*Critique:(.*?)\n\s*Correction:(.*)", text.strip("\n"), re.S)
-    if not m: raise LLMError(f"no line starts with {'Critique' if 'Critique:' not in text else 'Correction'!r}")
+    text = re.sub(r"^\s*(?:\*\*)?(Response|Critique|Correction)(?:\*\*:|:\*\*|:)", r"\1:", text.strip("\n"), flags=re.M)   # chat models like them bold
+    m = re.fullmatch(r"(?:\s*Response:)?(.*?)\nCritique:(.*?)\nCorrection:(.*)", text, re.S)
+    if not m: raise LLMError(f"no line starts with {next((k for k in ('Critique', 'Correction') if not re.search(f'^{k}:', text, re.M)), 'Correction after Critique')!r}")
     res = dict(zip(("response","critique","correction"), (s.strip() for s in m.groups())))
     if empty := [k for k,v in res.items() if not v]: raise LLMError(f"the {empty[0]} is empty")
     if re.search(r"^(Question|Response|Critique|Correction):", res["correction"], re.M): raise LLMError("a label stands inside the correction")
     return res
 
-# %% ../nbs/01_prompts.ipynb #5d54e45d
+# %% ../nbs/01_prompts.ipynb #45728bfb
 def topics_prompt(
     criterion:Criterion, # supplies the question types
     question_type:str, # the type to find topics for
@@ -72,11 +73,15 @@ def parse_topics(
     text:str, # a reply to `topics_prompt`
 )->list: # topics in order, without repeats
     "The listed topics that are noun phrases of one to three words"
-    lines = (re.sub(r"^\s*(-|\*|\d+[.)])?\s*", "", l).strip() for l in text.splitlines())
-    ok = [l for l in lines if l and l[0].isupper() and l[-1] not in ".!?:;," and len(l.split()) <= 3]
-    return list({t.lower(): t for t in reversed(ok)}.values())[::-1]
+    for block in re.split(r"\n\s*\n", text):                    # the first that has some: a chat model may greet, a base model may go on with another type
+        lines = (_plain(l) for l in block.splitlines())
+        ok = [l for l in lines if l and l[0].isupper() and l[-1] not in ".!?:;," and len(l.split()) <= 3]
+        if ok: return list({t.lower(): t for t in reversed(ok)}.values())[::-1]
+    return []
 
-# %% ../nbs/01_prompts.ipynb #dec9c6cf
+def _plain(line): return re.sub(r"^\s*(?:[-*•|]\s+|\d+[.)]\s*)?|\s*\|\s*$|\*\*", "", line).strip()   # without list marks and bold
+
+# %% ../nbs/01_prompts.ipynb #11866966
 def questions_prompt(
     criterion:Criterion, # what the questions are for
     examples, # (question type, topic, question) rows
@@ -91,9 +96,9 @@ def parse_questions(
     text:str, # a reply to `questions_prompt`
     hints, # the pairs that were asked about
 )->list: # dicts of question_type, topic, question
-    "The lines that start with a hint and end in a question"
+    "The lines that start with a hint"
     allowed = {tuple(p.strip().lower() for p in h): h for h in hints}
-    rows = ([p.strip() for p in l.split("|")] for l in text.splitlines())
+    rows = ([p.strip() for p in _plain(l).split("|")] for l in text.splitlines())
     ok = [(allowed.get((r[0].lower(), r[1].lower())), r[2]) for r in rows if len(r)==3 and r[2]]
     return [dict(question_type=h[0], topic=h[1], question=q) for h,q in ok if h]
 
@@ -181,7 +186,7 @@ def parse_answer(
     if not text.strip(): raise LLMError("the reply is empty")
     return text.strip()
 
-# %% ../nbs/01_prompts.ipynb #250e8eac
+# %% ../nbs/01_prompts.ipynb #3bd5ef5c
 DRAFT_SCHEMA = dict(type="object", additionalProperties=False, required=["response", "critique", "correction"],
                     properties={k: dict(type="string") for k in ("response", "critique", "correction")})
 
@@ -198,7 +203,7 @@ def parse_draft_json(
     text:str, # a reply to `draft_json_messages`
 )->dict: # response, critique, correction
     "The three parts of a JSON reply; `LLMError` with the reason if they are not there"
-    try: d = json.loads(text)
+    try: d = json.loads(re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text))
     except json.JSONDecodeError as e: raise LLMError(f"not JSON: {e}") from None
     if not isinstance(d, dict): raise LLMError(f"JSON of a {type(d).__name__}, not of an object")
     for k in DRAFT_SCHEMA["required"]:

@@ -34,7 +34,7 @@ def _unit(store, name, make):
     if name not in store: store.append(name, make())
     return store.units[name]
 
-# %% ../nbs/21_synthesis.ipynb #f35d29d0
+# %% ../nbs/21_synthesis.ipynb #4362a0f9
 IDEAS = .7   # temperature of topics and questions
 
 def topics(
@@ -54,12 +54,12 @@ def topics(
         def make():
             rng = random.Random(seed_of(seed, "topics", r))
             known = [rng.sample(sorted(found[t].values()) or start, min(len(found[t]) or len(start), rng.randrange(1, 6))) for t in todo]
-            out = llm.complete([topics_prompt(criterion, t, k) for t,k in zip(todo, known)], max_tokens=160, temperature=IDEAS, stop=("\n\n",), seed=[seed_of(seed, "topics", r, t) for t in todo])
+            out = llm.complete([topics_prompt(criterion, t, k) for t,k in zip(todo, known)], max_tokens=160, temperature=IDEAS, stop=("\n\nType:",), seed=[seed_of(seed, "topics", r, t) for t in todo])
             return [dict(type=t, topics=parse_topics("-"+o)) for t,o in zip(todo, out)]
         for row in _unit(store, f"topics {r}", make): found[row["type"]] |= {x.lower(): x for x in row["topics"] if x.lower() not in found[row["type"]]}
     return {t: list(ts.values())[:per_type] for t,ts in found.items() if ts}
 
-# %% ../nbs/21_synthesis.ipynb #84a4f927
+# %% ../nbs/21_synthesis.ipynb #4ffd11e0
 HINTS = 10
 
 def questions(
@@ -78,7 +78,7 @@ def questions(
         hints = [(t, rng.choice(found[t])) for t in (types[i%len(types)] for i in range(n))]; rng.shuffle(hints)
         calls = [list(dict.fromkeys(hints[i:i+HINTS])) for i in range(0, n, HINTS)]
         shots = [rng.sample(sorted(criterion.seeds), min(5, len(criterion.seeds))) for _ in calls]
-        out = llm.complete([questions_prompt(criterion, s, h) for s,h in zip(shots, calls)], max_tokens=40*HINTS, temperature=IDEAS, stop=("\n\n",), seed=[seed_of(seed, "questions", part, i) for i in range(len(calls))])
+        out = llm.complete([questions_prompt(criterion, s, h) for s,h in zip(shots, calls)], max_tokens=40*HINTS, temperature=IDEAS, stop=("\n\nHints:", "\n\nExamples:"), seed=[seed_of(seed, "questions", part, i) for i in range(len(calls))])
         return [r for o,h in zip(out, calls) for r in parse_questions(o, h)]
     rows = {r["question"]: r for r in _unit(store, f"questions {part}", make)}
     return [r for q,r in rows.items() if not (criterion.exclude and criterion.exclude(q))]
