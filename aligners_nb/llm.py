@@ -132,7 +132,7 @@ def _played(self:Replay, kind, items, options):
     self.usage.add(calls=len(items), prompt_tokens=sum(len(str(x).split()) for x in items), completion_tokens=sum(len(self.known[k].split()) for k in keys))
     return [self.known[k] for k in keys]
 
-# %% ../nbs/10_llm.ipynb #65cdf1fd
+# %% ../nbs/10_llm.ipynb #f7678e5b
 class Endpoint(LLM):
     "A model behind OpenAI-compatible servers; needs `pip install aligners-nb[openai]`"
     structured = True
@@ -150,13 +150,13 @@ class Endpoint(LLM):
         if bad := [u for u in self.urls or [""] if not re.match(r"https?://[^\s/]", str(u))]: raise DataError(f"a server's address looks like http://localhost:8000/v1; got {bad[0]!r}")
         if concurrency < 1 or (requests_per_minute is not None and requests_per_minute <= 0): raise DataError(f"concurrency must be 1 or more and requests_per_minute above 0; got {concurrency} and {requests_per_minute}")
         self.model, self.gate, self.options, self.pace, self.key_env = model, asyncio.Semaphore(concurrency), dict(timeout=timeout, max_retries=max_retries), requests_per_minute and 60/requests_per_minute, key_env
-        self.concurrency, self.pid = concurrency, os.getpid()
+        self.concurrency, self.pid, self.alone = concurrency, os.getpid(), len(self.urls)==1 and not self.pace   # one server without a pace: the client's own retries do
         self.at_once, self.usage.prices, self.clients, self.slot, self.models, self.chat_only, self.limit = 8*concurrency, tuple(prices), {}, 0., [], False, "max_tokens"
     @property
     def name(self): return self.model or self._shown(self.urls[0])
     def _shown(self, url): return re.sub(r"//[^/@]*@", "//", str(url))   # a password in an address is nobody's business
 
-# %% ../nbs/10_llm.ipynb #b81acb0f
+# %% ../nbs/10_llm.ipynb #4a0028dc
 _loop = None
 def _forget():
     global _loop
@@ -181,7 +181,7 @@ async def _connect(self:Endpoint):
     "Find out which servers are there and what they serve"
     openai = _openai(); key = os.environ.get(self.key_env) or "none"; refused = None
     for u in self.urls:
-        client = openai.AsyncOpenAI(base_url=u, api_key=key, **self.options)
+        client = openai.AsyncOpenAI(base_url=u, api_key=key, **(self.options if self.alone else {**self.options, "max_retries": 0}))
         try: self.models += [m.id for m in (await client.with_options(max_retries=0, timeout=10).models.list()).data or []]
         except (openai.AuthenticationError, openai.PermissionDeniedError): raise
         except openai.APIConnectionError as e:
@@ -192,7 +192,7 @@ async def _connect(self:Endpoint):
     if len(self.clients) < len(self.urls): warnings.warn(f"nothing answers at {', '.join(self._shown(u) for u in self.urls if u not in self.clients)}; going on with the other {len(self.clients)}")
     if not self.model: self.model = self.models[0] if self.models else (await next(iter(self.clients.values())).models.list()).data[0].id
 
-# %% ../nbs/10_llm.ipynb #ec2a52e6
+# %% ../nbs/10_llm.ipynb #001fa86c
 class Unreadable(LLMError):
     "A server sent something that is no reply"
 
@@ -215,24 +215,28 @@ def _reply(r, max_tokens):
 
 @patch
 async def _one(self:Endpoint, k, call, max_tokens):
-    openai = _openai(); urls = list(self.clients); tries = max(5, len(urls)+1)
+    openai = _openai(); urls = list(self.clients); tries = max(5 if self.alone else self.options["max_retries"]+1, len(urls)+1)
     async with self.gate:
         for t in range(tries):
             if self.pace: now = time.monotonic(); self.slot = max(now, self.slot+self.pace); await asyncio.sleep(self.slot-now)
             last = t==tries-1
             try: r = await call(self.clients[urls[(k+t) % len(urls)]])
-            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError):
-                if len(urls)==1 or last: raise
+            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as e:
+                if self.alone or last: raise
+                if t+1 >= len(urls): await asyncio.sleep(_pause(e, t+1-len(urls)))
                 continue
             except ValueError as e:                                      # half a JSON, or none
                 if last: raise Unreadable(f"it is no JSON ({e})") from None
                 continue
-            try: text = _reply(r, max_tokens)
+            u = getattr(r, "usage", None); self.usage.add(1, getattr(u, "prompt_tokens", 0) or 0, getattr(u, "completion_tokens", 0) or 0)   # an unreadable reply costs, too
+            try: return _reply(r, max_tokens)
             except Unreadable:
                 if last: raise
-                continue
-            u = getattr(r, "usage", None); self.usage.add(1, getattr(u, "prompt_tokens", 0) or 0, getattr(u, "completion_tokens", 0) or 0)
-            return text
+
+def _pause(e, t):
+    "Seconds to wait after try `t` of all servers: what the last one asked for, or from half a second to eight"
+    asked = getattr(getattr(e, "response", None), "headers", {}).get("retry-after", "")
+    return float(asked) if re.fullmatch(r"\d+(\.\d+)?", asked) else min(8, .5*2**t)
 
 # %% ../nbs/10_llm.ipynb #7885c7d6
 @patch

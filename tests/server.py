@@ -27,10 +27,13 @@ class Handler(BaseHTTPRequestHandler):
         s = self.server; d = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with s.lock: s.calls.append(dict(d, at=time.monotonic())); fault = s.rng.choice(s.faults) if s.rng.random() < s.share else None; s.counts[fault] = s.counts.get(fault, 0)+1
         if s.delay:
+            with s.lock: s.now += 1; s.most = max(s.most, s.now)
             with s.slots: time.sleep(s.delay)
+            with s.lock: s.now -= 1
         chat = "messages" in d; text = scripted(d["messages"][-1]["content"] if chat else d["prompt"], d.get("seed") or 0)
         if fault == "busy": return self.send(429, b"{}")
         if fault == "busy_until": return self.send(429, b"{}", [("Retry-After", "0.2")])
+        if fault == "echo": return self.send(400, json.dumps(dict(error=dict(message=f"bad call by {self.headers['Authorization']}"))).encode())
         if fault == "error": return self.send(500, b"oh no")
         if fault == "hang": time.sleep(s.hang)
         if chat and "response_format" in d: text = json.dumps({k: f"{k} {text[-20:]}" for k in d["response_format"]["json_schema"]["schema"]["required"]})
@@ -50,7 +53,7 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def serving(share=0., faults=FAULTS, seed=0, hang=3., delay=0., slots=16):
     "A server whose `.url` answers; `share` of the calls go wrong in one of the ways in `faults`"
-    s = _Server(("127.0.0.1", 0), Handler); s.lock, s.calls, s.counts, s.rng, s.share, s.faults, s.hang, s.delay, s.slots = threading.Lock(), [], {}, random.Random(seed), share, faults, hang, delay, threading.Semaphore(slots)
+    s = _Server(("127.0.0.1", 0), Handler); s.lock, s.calls, s.counts, s.rng, s.share, s.faults, s.hang, s.delay, s.now, s.most, s.slots = threading.Lock(), [], {}, random.Random(seed), share, faults, hang, delay, 0, 0, threading.Semaphore(slots)
     s.url = f"http://127.0.0.1:{s.server_port}/v1"; threading.Thread(target=s.serve_forever, daemon=True).start()
     try: yield s
     finally: s.shutdown(); s.server_close()

@@ -21,9 +21,10 @@ def killed(make, out, kills, grows, rng, tries=400):
     "Start `make` in a process of its own, kill it when the store has grown by a random amount, and start it again; then let it finish"
     fork, file, done = multiprocessing.get_context("fork"), out/"rows.jsonl", 0
     size = lambda: file.stat().st_size if file.exists() else 0
+    end = time.monotonic()+1500
     for _ in range(tries):
         p = fork.Process(target=make); enough = size()+rng.randrange(1, grows); p.start()
-        while p.is_alive() and size() < enough and done < kills: time.sleep(.0005)
+        while p.is_alive() and size() < enough and done < kills: assert time.monotonic() < end, "it hangs"; time.sleep(.0005)
         if done < kills and p.is_alive(): os.kill(p.pid, signal.SIGKILL); done += 1
         p.join()
         if p.exitcode == 0: return done
