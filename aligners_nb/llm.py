@@ -31,7 +31,7 @@ class Usage:
     def cost(self): return (self.prompt_tokens*self.prices[0] + self.completion_tokens*self.prices[1])/1e6
     def __str__(self): return f"{self.calls:,} calls, {self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written" + (f", ${self.cost:,.2f}" if any(self.prices) else "")
 
-# %% ../nbs/10_llm.ipynb #a51adaa9
+# %% ../nbs/10_llm.ipynb #92d416b5
 class LLM:
     "A text generator; subclasses implement `_complete` and `_chat` for lists"
     name, structured = "llm", False # structured: can it be held to a JSON schema?
@@ -54,6 +54,10 @@ class LLM:
         _warm(temperature)
         res = _texts(self._complete(ps, max_tokens=max_tokens, temperature=temperature, stop=tuple([stop] if isinstance(stop, str) else stop), seeds=_seeds(seed, len(ps)))) if ps else []
         return res[0] if one else res
+
+    def connect(self):
+        "Find out the model's name where only a server knows it; returns the LLM itself"
+        return self
 
     def chat(self,
         conversations, # a text, a list of messages, or a list of either
@@ -109,10 +113,11 @@ class Replay(LLM):
     def _complete(self, prompts, **kwargs): return self._played("complete", prompts, kwargs) if self.file else [self._say(p) for p in prompts]
     def _chat(self, conversations, **kwargs): return self._played("chat", conversations, kwargs) if self.file else [self._say(c[-1]["content"]) for c in conversations]
 
-# %% ../nbs/10_llm.ipynb #8a558452
+# %% ../nbs/10_llm.ipynb #c823a0a8
 @patch
 def _open(self:Replay, file):
     "Read a recording, or begin one"
+    if self.record: self.record.connect()
     if not file.exists() and not self.record: raise DataError(f"no recording lies at {file}: give record=llm to make one")
     data = file.read_bytes() if file.exists() else b""; whole = data.rfind(b"\n")+1; lines = data[:whole].decode().split("\n")[:-1]
     if whole < len(data): os.truncate(file, whole)           # the line that a kill tore
@@ -238,7 +243,13 @@ def _pause(e, t):
     asked = getattr(getattr(e, "response", None), "headers", {}).get("retry-after", "")
     return float(asked) if re.fullmatch(r"\d+(\.\d+)?", asked) else min(8, .5*2**t)
 
-# %% ../nbs/10_llm.ipynb #7885c7d6
+# %% ../nbs/10_llm.ipynb #f75ef57c
+@patch
+def connect(self:Endpoint):
+    "Ask the servers which model they have, if none was named"
+    if not self.model: self._run([], 1)
+    return self
+
 @patch
 def _run(self:Endpoint, calls, max_tokens):
     "All calls, in order; `LLMError` if one fails for good"

@@ -89,7 +89,7 @@ def detach(
     model, _ = load(name, kind)
     if adapter_name in getattr(model, "peft_config", {}) and len(model.peft_config) > 1: model.delete_adapter(adapter_name)
 
-# %% ../nbs/13_local.ipynb #517c19a5
+# %% ../nbs/13_local.ipynb #95c73505
 class LocalLLM(LLM):
     "A Hugging Face causal LM in this process"
     def __init__(self,
@@ -99,6 +99,7 @@ class LocalLLM(LLM):
     ):
         super().__init__()
         self.name, self.base, self.batch_size, self.adapter = Path(name).name if Path(name).is_dir() else str(name), name, batch_size, adapter and adapter_id(adapter)
+        if adapter: self.name += f"+{self.adapter}"          # what it writes is not what the base writes
         self.prefixes = {}                                   # keys and values of what prompts begin with
         self.dialogue = Dialogue(load(name)[1])
         if adapter and self.adapter not in getattr(load(name)[0], "peft_config", {}): attach(name, adapter, self.adapter)

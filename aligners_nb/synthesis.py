@@ -152,7 +152,7 @@ def criterion_of(
     if len(names)==1 and (c := getattr(criteria, next(iter(names)), None)): return c
     raise DataError(f"can't tell the criterion of these rows (their names: {sorted(names) or 'none'}): pass criterion=Criterion(…)")
 
-# %% ../nbs/21_synthesis.ipynb #efd25878
+# %% ../nbs/21_synthesis.ipynb #ffd34be8
 def _check(criterion, n, calls):
     if not isinstance(criterion, Criterion): raise TypeError(f"criterion must be a Criterion, such as criteria.ethical or Criterion('polite', ['…']); got {criterion!r:.60}")
     if not isinstance(n, int) or n < 1: raise DataError(f"n is the number of rows to keep, 1 or more; got {n!r}")
@@ -172,7 +172,7 @@ def synthesize(
     progress=True, # show a bar?
 )->Dataset: # n rows with COLUMNS; those that could not be parsed are in `out`
     "Make `n` rows of question, response, critique and correction"
-    _check(criterion, n, calls); llm = as_llm(llm)
+    _check(criterion, n, calls); llm = as_llm(llm).connect()
     meta = dict(criterion=criterion.fingerprint, llm=llm.name, seed=seed, n=n, temperature=temperature, calls=calls, formats=formats_hash())
     with Store(Path(out)/"rows.jsonl", meta) if out else Memory(meta) as store, tqdm(total=n, desc=f"{criterion.name}: rows", disable=not progress) as bar:
         found = topics(criterion, llm, _per_type(n), seed, store)

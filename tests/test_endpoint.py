@@ -71,6 +71,12 @@ def test_seeds_and_schemas_arrive():
         assert set(json.loads(llm.chat("hi", schema=DRAFT_SCHEMA))) == {"response", "critique", "correction"}
         rows = synthesize(polite, llm, n=12, calls="json", progress=False); assert len(rows) == 12 and rows[0]["critique"].startswith("critique")
 
+def test_a_run_is_named_after_the_model_and_goes_on_under_that_name(tmp_path):
+    with serving() as s:
+        llm = Endpoint(s.url); rows, asked = synthesize(polite, llm, n=12, out=tmp_path, progress=False), len(s.calls)
+        assert json.loads((tmp_path/"rows.jsonl").read_text().split("\n")[0])["meta"]["llm"] == "scribe"
+        assert synthesize(polite, llm, n=12, out=tmp_path, progress=False).to_list() == rows.to_list() and len(s.calls) == asked
+
 def test_the_key_stands_nowhere(monkeypatch, capsys):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     with serving(share=1., faults=["error"]) as s:

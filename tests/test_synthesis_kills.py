@@ -49,8 +49,8 @@ def test_scripted(tmp_path, kills, n):
 def test_through_a_server(tmp_path):
     out = tmp_path/"killed"
     with serving() as s:
-        assert killed(lambda: synthesize(polite, Endpoint(s.url), n=1500, out=out, progress=False), out, 50, 12_000, random.Random(2)) >= 45
-        same(out, Endpoint(s.url), polite, 1500)
+        assert killed(lambda: synthesize(polite, Endpoint(s.url), n=2500, out=out, progress=False), out, 50, 12_000, random.Random(2)) >= 45
+        same(out, Endpoint(s.url), polite, 2500)
 
 @pytest.mark.slow
 def test_the_embedded_model(tmp_path):
