@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/curation.html.md"""
 # %% auto #0
 __all__ = ['STEPS', 'Funnel', 'Curated', 'curate']
 
-# %% ../nbs/22_curation.ipynb #21302837
+# %% ../nbs/22_curation.ipynb #0d660199
 import hashlib, html, json, os, random, re
 import matplotlib.pyplot as plt, pyarrow as pa, pyarrow.parquet as pq
 from collections import Counter, defaultdict
@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 from .criterion import COLUMNS, Criterion, DataError
 from .filters import FILTERS
 from .likeness import alike, share, text_of, vectors
-from .synthesis import criterion_of
+from .store import read_units
+from .synthesis import criterion_of, spent, total
 
 # %% ../nbs/22_curation.ipynb #fba95223
 class Funnel:
@@ -61,22 +62,15 @@ def plot(self:Funnel,
     ax.set_yticks(range(len(steps)+1), [k.replace("_", " ") for k,_ in steps]+["kept"], fontsize=8); ax.invert_yaxis(); ax.set_xlabel("rows")
     ax.spines[["top", "right"]].set_visible(False); ax.set_xlim(0, max(1, self.made)*1.12); return ax
 
-# %% ../nbs/22_curation.ipynb #3a82c36d
-def _units(path):
-    "The finished lines of a store's file"
-    with open(path, "rb") as f:
-        for i,line in enumerate(f, 1):
-            if not line.endswith(b"\n"): return
-            try: yield json.loads(line)
-            except ValueError: raise DataError(f"line {i} of {Path(path).name} is no JSON: the file was changed by hand; restore it or delete it") from None
-
+# %% ../nbs/22_curation.ipynb #fdb5d4e9
 def _source(rows):
     "Rows one after the other, and what is known of their making"
     if isinstance(rows, (str, Path)):
         p = Path(rows); p = p/"rows.jsonl" if p.is_dir() else p
         if not p.is_file(): raise DataError(f"there is no {p.name} in {p.parent.name or p.parent}: give the rows that synthesize returned, or the folder it was given as out=")
-        made = next((u["meta"] for u in _units(p) if "meta" in u), {})
-        return (r for u in _units(p) if u.get("unit", "").startswith("drafts") for r in u["rows"]), made
+        made, used = {}, []
+        for u in read_units(p): made |= u.get("meta", {}); used.append(u.get("used"))
+        return (r for u in read_units(p) if u.get("unit", "").startswith("drafts") for r in u["rows"]), made | dict(used=total(used))
     if isinstance(rows, dict) or not hasattr(rows, "__iter__"): raise DataError(f"rows are a data set, a list of dicts, or the folder given to synthesize as out=; got {type(rows).__name__}" + " (one split of it: rows['train'])"*isinstance(rows, dict))
     about = getattr(getattr(rows, "info", None), "description", "") or ""
     return rows, json.loads(about).get("made", {}) if about.startswith("{") else {}
@@ -253,7 +247,7 @@ def drop_similar(self:Curated,
     f = new.funnel; new.funnel = Funnel(self.funnel.made, self.funnel.parsed, self.funnel.unique, f.kept, {k: self.funnel.drops.get(k, 0)+f.drops.get(k, 0) for k in {**self.funnel.drops, **f.drops}}, {**self.funnel.examples, **f.examples})
     new.drop_reasons = Dataset(pa.concat_tables([d.with_format("arrow")[:] for d in (self.drop_reasons, new.drop_reasons)]).combine_chunks()); return new
 
-# %% ../nbs/22_curation.ipynb #55bcebf1
+# %% ../nbs/22_curation.ipynb #2dc8fed4
 @patch
 def card(self:Curated,
     files:dict, # split → (file, rows)
@@ -264,7 +258,7 @@ def card(self:Curated,
     f, m = self.funnel, self.made; main = [dict(split=k, path=p) for k,(p,_) in files.items() if k!="dropped"]
     head = DatasetCardData(license=license, language="en", tags=["aligners", "synthetic"], task_categories=["text-generation", "text-classification"], configs=[dict(config_name="default", default=True, data_files=main),
         dict(config_name="dropped", data_files=files["dropped"][0])], criterion=self.criterion.to_dict(), made=m, funnel=f.to_dict()).to_yaml()
-    said = {"LLM": m.get("llm"), "seed of the run": m.get("seed"), "temperature": m.get("temperature"), "hash of the prompts": m.get("formats"), "hash of the criterion": self.criterion.fingerprint, "seed of the split": seed, "licence": license}
+    said = {"LLM": m.get("llm"), "seed of the run": m.get("seed"), "temperature": m.get("temperature"), "hash of the prompts": m.get("formats"), "hash of the criterion": self.criterion.fingerprint, "spent": spent(m["used"]) if m.get("used") else None, "seed of the split": seed, "licence": license}
     def table(h, rows): return "\n".join("| "+" | ".join(map(str, r))+" |" for r in [h, ["---"]*len(h), *rows])
     about = table(["", ""], [(k, "not recorded" if v is None else str(v).replace("|", "\\|")) for k,v in said.items()])
     stages = table(["step", "rows"], [("made", f.made), *((f"− {k}", n) for k,n in f.drops.items()), ("kept", f.kept)])

@@ -7,16 +7,16 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['KINDS', 'resolve', 'load', 'attach', 'adapter_id', 'detach', 'LocalLLM', 'as_llm']
 
-# %% ../nbs/13_local.ipynb #a8f1282d
+# %% ../nbs/13_local.ipynb #f2fd911e
 import re, time, torch, zlib
 from fastcore.basics import patch
 from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-from .criterion import DataError, LLMError
+from .criterion import DataError
 from .decode import generate, using
 from .dialogue import Dialogue
-from .llm import LLM, Endpoint, cut_at
+from .llm import LLM, Endpoint, Refused
 
 # %% ../nbs/13_local.ipynb #aa593bd5
 def resolve(
@@ -109,18 +109,18 @@ def room(self:LocalLLM)->int: # tokens of context
     "The longest prompt and reply that the model can hold"
     return getattr(load(self.base)[0].config, "max_position_embeddings", None) or 10**6
 
-# %% ../nbs/13_local.ipynb #f13465a1
+# %% ../nbs/13_local.ipynb #365ffe1d
 @patch
 def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     t, (model, tok) = time.time(), load(self.base)
-    if long := next((len(p) for p in prompts if len(p)+1 > self.room), None): raise LLMError(f"a prompt has {long} tokens, {self.name} holds {self.room}: shorten it, or use fewer demonstrations")
+    out = [Refused(f"the prompt has {len(p):,} tokens, {self.name} holds {self.room:,}: shorten it, or use fewer demonstrations") if len(p) >= self.room else None for p in prompts]
     ends = (lambda ids: any(s in tok.decode(ids[-12:]) for s in stop)) if stop else None
-    room, out = [min(max_tokens, self.room-len(p)) for p in prompts], [None]*len(prompts)
-    for k in sorted(set(room)):                                 # a long prompt leaves itself little room, and its neighbours theirs
-        at = [i for i,r in enumerate(room) if r==k]
+    room = {i: min(max_tokens, self.room-len(p)) for i,p in enumerate(prompts) if not out[i]}
+    for k in sorted(set(room.values())):                        # a long prompt leaves itself little room, and its neighbours theirs
+        at = [i for i,r in room.items() if r==k]
         for i,o in zip(at, generate(model, [prompts[i] for i in at], k, self.dialogue.stop_ids, ends, temperature, [seeds[i] for i in at], [self.adapter]*len(at), self.batch_size, prefixes=self.prefixes)): out[i] = o
-    self.usage.add(len(prompts), sum(map(len, prompts)), sum(map(len, out)), time.time()-t)
-    return [cut_at(tok.decode(o, skip_special_tokens=True), stop) for o in out]
+    self.usage.add(len(room), sum(len(prompts[i]) for i in room), sum(len(out[i]) for i in room), time.time()-t)
+    return [tok.decode(o, skip_special_tokens=True) if i in room else o for i,o in enumerate(out)]
 
 @patch
 def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):

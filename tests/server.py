@@ -1,5 +1,5 @@
 "A deterministic OpenAI-compatible server on loopback that writes as a scripted LLM would, and misbehaves on request"
-import hashlib, json, random, threading, time
+import hashlib, json, random, threading, time, zlib
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -31,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
             with s.slots: time.sleep(s.delay)
             with s.lock: s.now -= 1
         chat = "messages" in d; text = scripted(d["messages"][-1]["content"] if chat else d["prompt"], d.get("seed") or 0)
+        if fault == "picky": fault = None if zlib.crc32(json.dumps(d.get("messages") or d["prompt"]).encode())%10 else "echo"   # turns one prompt in ten down, always the same
         if fault == "busy": return self.send(429, b"{}")
         if fault == "busy_until": return self.send(429, b"{}", [("Retry-After", "0.2")])
         if fault == "echo": return self.send(400, json.dumps(dict(error=dict(message=f"bad call by {self.headers['Authorization']}"))).encode())

@@ -4,6 +4,7 @@ import pytest
 from aligners_nb.criterion import Criterion, LLMError
 from aligners_nb.llm import Endpoint, Replay
 from aligners_nb.prompts import DRAFT_SCHEMA
+from aligners_nb.store import read_units
 from aligners_nb.synthesis import synthesize
 from server import FAULTS, scripted, serving
 
@@ -70,6 +71,14 @@ def test_seeds_and_schemas_arrive():
         llm = Endpoint(s.url); assert llm.chat("hi", seed=[5]) != llm.chat("hi", seed=[6]); assert [c["seed"] for c in s.calls] == [5, 6]
         assert set(json.loads(llm.chat("hi", schema=DRAFT_SCHEMA))) == {"response", "critique", "correction"}
         rows = synthesize(polite, llm, n=12, calls="json", progress=False); assert len(rows) == 12 and rows[0]["critique"].startswith("critique")
+
+def test_a_call_that_is_turned_down_costs_its_row_only(tmp_path):
+    with serving(share=1., faults=["picky"]) as s:
+        llm = Endpoint(s.url); rows = synthesize(polite, llm, n=80, out=tmp_path, progress=False)
+        lost = [r for u in read_units(tmp_path/"rows.jsonl") for r in u.get("rows", []) if "error" in r]
+        assert len(set(rows["question"])) == 80 and lost and all("bad call" in r["error"] for r in lost)
+        assert len(synthesize(polite, llm, n=40, calls="json", progress=False)) == 40 and llm.structured      # it was not the schema that was turned down
+    with serving(share=1., faults=["echo"]) as s, pytest.raises(LLMError, match="bad call"): synthesize(polite, Endpoint(s.url), n=8, progress=False)
 
 def test_a_run_is_named_after_the_model_and_goes_on_under_that_name(tmp_path):
     with serving() as s:
