@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/aligner.html.md"""
 # %% auto #0
 __all__ = ['SLACK', 'pairs', 'Aligner']
 
-# %% ../nbs/31_aligner.ipynb #3c3165c0
+# %% ../nbs/31_aligner.ipynb #c7d74fc0
 import random, torch, warnings
 from collections.abc import Iterator
 from fastcore.basics import patch
@@ -18,7 +18,7 @@ from .dialogue import Dialogue
 from .decode import generate
 from .local import attach, load
 from .synthesis import criterion_of
-from .training import base_print, card, checked, context, dial, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter, shown, train, unique
+from .training import base_print, card, check_base, checked, context, dial, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter, shown, train, unique
 
 # %% ../nbs/31_aligner.ipynb #3e3e88dc
 def pairs(
@@ -142,13 +142,13 @@ def __call__(self:Aligner,
     self.calls += len(res)
     return res
 
-# %% ../nbs/31_aligner.ipynb #7dbe0c1f
+# %% ../nbs/31_aligner.ipynb #ad5dab94
 @patch
 def save_pretrained(self:Aligner,
     folder, # where to
 )->Path:
     "Write the adapter, `aligner.json` and a card"
-    meta = dict(format=1, base=self.base, criterion=self.criterion.to_dict(), request=correction_request(self.criterion), fingerprint=self.fingerprint, log=self.log)
+    meta = dict(criterion=self.criterion.to_dict(), request=correction_request(self.criterion), fingerprint=self.fingerprint, log=self.log)
     facts = {"base": shown(self.base), "training": f"{self.log[-1]['step']} steps, loss {self.log[-1]['loss']:.3f}" if self.log else "none", "rank": self.model.peft_config[self.name].r}
     usage = f"from aligners_nb.all import *\naligner = Aligner.from_pretrained({str(Path(folder).name)!r})\naligner(question, response)"
     text = card(f"An aligner: {self.criterion.name}", self.base, self.criterion, facts, usage)
@@ -162,7 +162,7 @@ def from_pretrained(cls:Aligner,
     "Load an aligner onto the shared base"
     folder = fetch(folder); meta = read_meta(folder, "aligner.json"); criterion = Criterion.from_dict(meta["criterion"])
     if meta["request"] != correction_request(criterion): warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): expect worse corrections, or train it again")
-    self = cls(criterion, base or meta["base"], str(folder))
+    self = cls(criterion, base or meta["base"], str(folder)); check_base(meta, self.model, folder)
     self.log, self.fingerprint = meta["log"], meta["fingerprint"]
     return self
 

@@ -90,7 +90,7 @@ def _bytes(line):
     text = json.dumps(line, ensure_ascii=False)
     return (text if _is_text(text) else json.dumps(line)).encode()+b"\n"
 
-# %% ../nbs/52_cli.ipynb #dd93d0e4
+# %% ../nbs/52_cli.ipynb #05c521e5
 def _answers(line, record): # does this output line answer this record?
     return set(line)=={"error"} if record is None else "aligned" in line and {k: v for k,v in line.items() if k not in GAINS}=={k: v for k,v in record.items() if k not in GAINS}
 
@@ -99,18 +99,19 @@ def resume(
     src, # the input
 )->tuple: # (whole lines there, how many of them have an error)
     "How far an earlier run came; cuts off a torn last line"
-    data = Path(dst).read_bytes() if Path(dst).exists() else b""
-    whole, records, errors = data.rfind(b"\n")+1, read_records(src), 0
-    for n,text in enumerate(lines := data[:whole].split(b"\n")[:-1], 1):
+    whole, n, errors, torn, records = 0, 0, 0, b"", read_records(src)
+    for text in open(dst, "rb") if Path(dst).exists() else ():
+        if not text.endswith(b"\n"): torn = text; break
+        n += 1; whole += len(text)
         try: line = json.loads(text)
         except ValueError: line = None
         _, record, bad = next(records, (None, None, None))
         if not isinstance(line, dict) or not (record or bad) or not _answers(line, record):
             raise DataError(f"line {n} of {dst} does not answer record {n} of {src}: the input has changed since, or the file is another one. Delete it, or name another --out")
         errors += "error" in line
-    if data[whole:] and not data[whole:].startswith(b"{"): raise DataError(f"{dst} is there already and holds something else: name another --out")
-    if len(data) > whole: os.truncate(dst, whole)
-    return len(lines), errors
+    if torn and not torn.startswith(b"{"): raise DataError(f"{dst} is there already and holds something else: name another --out")
+    if torn: os.truncate(dst, whole)
+    return n, errors
 
 # %% ../nbs/52_cli.ipynb #96e558a7
 @contextmanager
@@ -127,7 +128,7 @@ def _same_run(dst, run):
         if json.loads(note.read_text())!=run: raise DataError(f"{dst} was begun with another squad or policy: delete it, or name another --out")
     else: note.write_text(json.dumps(run))
 
-# %% ../nbs/52_cli.ipynb #4bfb67ce
+# %% ../nbs/52_cli.ipynb #b9b812e1
 def complain(s): tqdm.write(s, file=sys.stderr)
 
 def align_file(
@@ -144,7 +145,7 @@ def align_file(
     if dst.exists() and dst.samefile(src): raise DataError(f"--in and --out are the same file, {src}: name another --out")
     total = sum(1 for _ in read_records(src))
     with _append(dst) as f:
-        done, errors = resume(dst, src); _same_run(dst, (run or {}) | dict(policy=policy))
+        done, errors = resume(dst, src); _same_run(dst, (run or {}) | dict(policy=policy or getattr(squad, "policy", None)))
         if done: say(f"{done} of {total} lines are in {dst} already" + (": going on after them" if done < total else ": nothing is left to do"))
         records = islice(read_records(src), done, None)
         with tqdm(total=total, initial=done, desc="aligned", unit="line", file=sys.stderr) as bar:

@@ -7,9 +7,10 @@ Docs: https://example-user.github.io/aligners-nb/dialogue.html.md"""
 # %% auto #0
 __all__ = ['Dialogue']
 
-# %% ../nbs/11_dialogue.ipynb #9bc353a8
+# %% ../nbs/11_dialogue.ipynb #816b631e
 from fastcore.basics import patch
 from functools import cached_property
+from jinja2 import TemplateError
 from .criterion import Criterion, DataError
 from .prompts import assistant, conversation, correction_request, critique_request, user
 
@@ -23,7 +24,7 @@ class Dialogue:
         self.tok, self.chat = tok, bool(tok.chat_template)
     def __repr__(self): return f"Dialogue({type(self.tok).__name__}, {'chat template' if self.chat else 'plain template'})"
 
-# %% ../nbs/11_dialogue.ipynb #9eb6bb69
+# %% ../nbs/11_dialogue.ipynb #2018de43
 @patch
 def text_ids(self:Dialogue,
     text:str, # anything a user typed
@@ -43,7 +44,11 @@ def ids(self:Dialogue,
 
 @patch
 def _chat_ids(self:Dialogue, messages, reply):
-    res = self.tok.apply_chat_template(messages, add_generation_prompt=reply, tokenize=True, return_dict=True, sanitize_control_tokens=True)
+    try: res = self.tok.apply_chat_template(messages, add_generation_prompt=reply, tokenize=True, return_dict=True, sanitize_control_tokens=True)
+    except TemplateError as e:
+        first, *rest = messages
+        if first["role"]=="system" and rest and rest[0]["role"]=="user": return self._chat_ids([user(f"{first['content']}\n\n{rest[0]['content']}"), *rest[1:]], reply)   # Gemma's, for one, knows no system
+        raise DataError(f"the model's chat template refuses a conversation of {', '.join(m['role'] for m in messages)}: {e}") from None
     return list(res["input_ids"])
 
 # %% ../nbs/11_dialogue.ipynb #b3fd41cc

@@ -95,7 +95,7 @@ def _html(self):
 
 Results.to_dict, Results.__repr__, Results._repr_html_ = _to_dict, _repr, _html
 
-# %% ../nbs/41_evaluation.ipynb #e5e98f49
+# %% ../nbs/41_evaluation.ipynb #d3e4e74f
 def evaluate(
     squad, # called with questions, answers and `policy=`; has `policy`, `aligner_calls`, `tokens`, `inspectors`
     rows, # dicts with question and response
@@ -106,7 +106,7 @@ def evaluate(
     if judge in getattr(squad, "inspectors", {}).values(): raise DataError("the judge is an inspector of this squad: it gated the answers, so it can't judge them. Give another judge")
     rows = list(rows)
     if not rows: raise DataError("there are no rows to evaluate on: give dicts with question and response")
-    if any("question" not in r or "response" not in r for r in rows): raise DataError(f"each row needs question and response; one has {sorted(rows[0])}")
+    if (bad := next((i for i,r in enumerate(rows) if not {"question", "response"} <= set(r)), None)) is not None: raise DataError(f"each row needs question and response; row {bad} has {', '.join(rows[bad])}")
     qs, ys = [r["question"] for r in rows], [r["response"] for r in rows]
     res = Results(qs, dict(before=ys), dict(before=score(qs, ys, judge)), {})
     for p in policies or [squad.policy]:

@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/inspector.html.md"""
 # %% auto #0
 __all__ = ['Pairs', 'Copies', 'Inspector', 'reader_of', 'labelled', 'platt', 'conformal_threshold', 'Report']
 
-# %% ../nbs/32_inspector.ipynb #26d2a309
+# %% ../nbs/32_inspector.ipynb #d877bec8
 import json, math, numpy as np, torch, warnings
 import matplotlib.pyplot as plt
 from collections.abc import Iterator
@@ -17,16 +17,15 @@ from html import escape
 from pathlib import Path
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_curve
-from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from .criterion import Criterion, DataError
 from .prompts import conversation, correction_request
 from .stats import auroc, rate
 from .dialogue import Dialogue
 from .decode import using
-from .local import attach, load, resolve
+from .local import attach, load, model_type
 from .synthesis import criterion_of
-from .training import (base_print, card, checked, collate, context, dial, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter,
+from .training import (base_print, card, check_base, checked, collate, context, dial, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter,
     shown, train, unique)
 
 # %% ../nbs/32_inspector.ipynb #40bf977a
@@ -54,7 +53,7 @@ class Copies:
         lp = lp.clamp(max=-1e-6)                                              # log P(y | x, y)
         return torch.log(-torch.expm1(lp)) - lp                               # log (1-P)/P
 
-# %% ../nbs/32_inspector.ipynb #f8b55a3c
+# %% ../nbs/32_inspector.ipynb #c67c9492
 class Inspector:
     "Says how likely an answer misses `criterion`"
     def __init__(self,
@@ -77,7 +76,7 @@ def reader_of(
     base:str, # "town", a folder, or a repository of the Hub
 )->type: # `Pairs` or `Copies`
     "How `base` reads an answer: encoders are those that transformers knows as masked language models"
-    return Pairs if AutoConfig.from_pretrained(resolve(base)).model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES else Copies
+    return Pairs if model_type(base) in MODEL_FOR_MASKED_LM_MAPPING_NAMES else Copies
 
 @patch
 def fits(self:Inspector,
@@ -262,14 +261,14 @@ def plot(self:Report,
     b.set(xlabel="risk", ylabel="answers"); b.legend(frameon=False, fontsize="small")
     return a, b
 
-# %% ../nbs/32_inspector.ipynb #91ef757c
+# %% ../nbs/32_inspector.ipynb #6e1a0173
 @patch
 def save_pretrained(self:Inspector,
     folder, # where to
 )->Path:
     "Write the adapter, `inspector.json` and a card"
     keep = {k: getattr(self, k) for k in ("threshold", "slope", "offset", "calibration", "fingerprint", "log")}
-    meta = dict(format=1, base=self.base, criterion=self.criterion.to_dict(), request=correction_request(self.criterion), **keep)
+    meta = dict(criterion=self.criterion.to_dict(), request=correction_request(self.criterion), **keep)
     facts = {"base": shown(self.base), "training": f"{self.log[-1]['step']} steps, loss {self.log[-1]['loss']:.3f}" if self.log else "none", "threshold": f"{self.threshold:.4f}",
              "calibration": ", ".join(f"{k} {v:g}" for k,v in self.calibration.items()) if self.calibration else "none"}
     usage = f"from aligners_nb.all import *\ninspector = Inspector.from_pretrained({Path(folder).name!r})\ninspector(question, response) >= inspector.threshold"
@@ -283,7 +282,7 @@ def from_pretrained(cls:Inspector,
     "Load an inspector onto the shared base"
     folder = fetch(folder); meta = read_meta(folder, "inspector.json"); criterion = Criterion.from_dict(meta["criterion"])
     if meta["request"] != correction_request(criterion): warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): calibrate it again, or train it again")
-    self = cls(criterion, base or meta["base"], str(folder))
+    self = cls(criterion, base or meta["base"], str(folder)); check_base(meta, self.model, folder)
     for k in ("threshold", "slope", "offset", "calibration", "fingerprint", "log"): setattr(self, k, meta[k])
     return self
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from sklearn.metrics import roc_curve
 from .diff import word_diff
 
-# %% ../nbs/42_report.ipynb #8a103d2a
+# %% ../nbs/42_report.ipynb #677cc3b9
 PLAIN = {"text.color": "#888", "axes.labelcolor": "#888", "xtick.color": "#888", "ytick.color": "#888", "axes.edgecolor": "#888", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}
 COLORS = dict(before="#888888", greedy="#8c6bb1", no_regret="#2ca25f", always="#e6550d", paper="#3182bd", best_of_n="#c51b8a", answer_anew="#a6761d", untrained="#444444", ethical="#3182bd", factual="#e6550d", helpful="#2ca25f")
 
@@ -34,7 +34,6 @@ def svg(
 
 def table(
     rows, # lists of cells; the first is the head
-    first=True, # is the first column a label?
 )->str: # an HTML table, escaped
     "Rows as HTML"
     cell = lambda v,t: f"<{t}>{html.escape(str(v))}</{t}>"

@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/squad.html.md"""
 # %% auto #0
 __all__ = ['POLICIES', 'Step', 'Alignment', 'Alignments', 'Squad']
 
-# %% ../nbs/40_squad.ipynb #d7c48c0f
+# %% ../nbs/40_squad.ipynb #fc39efa0
 import html, json
 from dataclasses import asdict, dataclass, field
 from fastcore.basics import patch
@@ -18,7 +18,7 @@ from .criterion import DataError, LLMError, criteria
 from .diff import word_diff
 from .inspector import Inspector
 from .prompts import conversation
-from .training import fetch, push
+from .training import fetch, push, read_meta
 
 # %% ../nbs/40_squad.ipynb #a670779d
 @dataclass
@@ -87,7 +87,7 @@ class Squad:
     @property
     def tokens(self): return sum(a.tokens for a in self.aligners.values())
 
-# %% ../nbs/40_squad.ipynb #6a22b82d
+# %% ../nbs/40_squad.ipynb #c81dda5d
 def _key(q, y): return (q if isinstance(q, str) else json.dumps(q, sort_keys=True)), y
 
 @patch
@@ -97,7 +97,6 @@ def inspect(self:Squad,
 )->list: # dicts of criterion → risk, one each
     "The risks of answers, by each inspector"
     keys = [_key(q, y) for q,y in zip(questions, responses)]
-    if len(self._seen) > 50_000: self._seen.clear()
     for c,ins in self.inspectors.items():
         at = c, ins.threshold                 # a new calibration gives new risks
         new = {k: i for i,k in enumerate(keys) if (*at, *k) not in self._seen}
@@ -106,7 +105,7 @@ def inspect(self:Squad,
         self._seen |= {(*at, *k): r for k,r in zip(new, rs)}
     return [{c: self._seen[c, i.threshold, *k] for c,i in self.inspectors.items()} for k in keys]
 
-# %% ../nbs/40_squad.ipynb #0e4033e8
+# %% ../nbs/40_squad.ipynb #05604877
 @patch
 def _flags(self:Squad, risks): return {c for c,r in risks.items() if r >= self.inspectors[c].threshold}
 
@@ -137,9 +136,9 @@ def _no_regret(self:Squad, items, tick):
                 old, new = a.risks_after, next(new_risks); why = "the aligner has nothing to change" if p==a.aligned else self._gate(c, old, new)
                 a.trace.append(Step(c, old[c], p, new[c], "unchanged" if p==a.aligned else "refused" if why else "accepted", why or f"the risk falls ({old[c]:.2f} → {new[c]:.2f})"))
                 if not why: a.aligned, a.risks_after, tried[id(a)] = p, new, {c}
-        tick(0)
+        tick()
 
-# %% ../nbs/40_squad.ipynb #aa783b2b
+# %% ../nbs/40_squad.ipynb #4e7ba06a
 @patch
 def _rewrite(self:Squad, c, its, why, look):
     ps = self.aligners[c]([a.question for a in its], [a.aligned for a in its]) if its else []
@@ -160,9 +159,9 @@ def _paper(self:Squad, items, tick):
 
 @patch
 def _always(self:Squad, items, tick):
-    for c in self.aligners: self._rewrite(c, items, "always; not gated", False); tick(0)
+    for c in self.aligners: self._rewrite(c, items, "always; not gated", False); tick()
 
-# %% ../nbs/40_squad.ipynb #0c1e5532
+# %% ../nbs/40_squad.ipynb #b46f5f96
 @patch
 def _unfit(self:Squad, q, y):
     "Why an answer can't be aligned, or None"
@@ -186,14 +185,15 @@ def __call__(self:Squad,
     if isinstance(response, str): return self([question], [response], policy)[0]
     if not isinstance(response, (list, tuple)) or not isinstance(question, (list, tuple)): raise TypeError(f"give a question and a response, or a list of each; got {type(question).__name__} and {type(response).__name__}")
     if len(question)!=len(response): raise DataError(f"{len(question)} questions and {len(response)} responses: give as many of one as of the other")
+    if len(self._seen) > 50_000: self._seen.clear()
     if (policy := policy or self.policy) not in POLICIES: raise DataError(f"policy must be one of {', '.join(POLICIES)}; got {policy!r}")
     res = Alignments(Alignment(q, y, y, error=self._unfit(q, y)) for q,y in zip(question, response)); ok = [a for a in res if not a.error]
     if policy!="always":
         for a,r in zip(ok, self.inspect([a.question for a in ok], [a.response for a in ok])): a.risks, a.risks_after = r, r
-    with tqdm(desc=f"{policy}: rounds", disable=not progress) as bar: getattr(self, "_"+policy)(ok, lambda _: bar.update())
+    with tqdm(desc=f"{policy}: rounds", disable=not progress) as bar: getattr(self, "_"+policy)(ok, bar.update)
     return res
 
-# %% ../nbs/40_squad.ipynb #d6121ce1
+# %% ../nbs/40_squad.ipynb #95a286af
 @patch
 def save_pretrained(self:Squad,
     folder, # where to
@@ -211,10 +211,9 @@ def from_pretrained(cls:Squad,
 )->"Squad":
     "Load a squad; all adapters share their bases"
     folder = fetch(folder)
-    if not (folder/"squad.json").is_file(): raise DataError(f"no squad.json in {folder}: give a folder that `squad.save_pretrained` wrote")
-    d = json.loads((folder/"squad.json").read_text())
-    if bad := [c for c in d["criteria"] if Path(c).name!=c or not (folder/c/"aligner").is_dir()]: raise DataError(f"{folder}/squad.json names {bad[0]!r}, and no such pair lies there: copy the whole folder")
-    return cls([(Inspector.from_pretrained(folder/c/"inspector"), Aligner.from_pretrained(folder/c/"aligner")) for c in d["criteria"]], policy or d["policy"])
+    d = read_meta(folder, "squad.json")
+    if bad := [c for c in d.get("criteria") or ["none"] if Path(c).name!=c or not (folder/c/"aligner").is_dir()]: raise DataError(f"{folder}/squad.json names {bad[0]!r}, and no such pair lies there: copy the whole folder")
+    return cls([(Inspector.from_pretrained(folder/c/"inspector"), Aligner.from_pretrained(folder/c/"aligner")) for c in d["criteria"]], policy or d.get("policy", "no_regret"))
 
 # %% ../nbs/40_squad.ipynb #5a9d9b9f
 @patch

@@ -22,7 +22,7 @@ from .prompts import (DRAFT_SCHEMA, STOP, correct_messages, critique_messages, d
     questions_prompt, respond_messages, topics_prompt)
 from .store import Memory, Store
 
-# %% ../nbs/21_synthesis.ipynb #5105210c
+# %% ../nbs/21_synthesis.ipynb #d8dd8036
 def seed_of(
     *key, # the run's seed, the unit's name, …
 )->int: # 0 … 2**31-1
@@ -33,9 +33,9 @@ def _spend(llm, f):
     "What `f` returned, and what it cost"
     u = replace(llm.usage); res = f(); return res, llm.usage-u
 
-def _texts(replies):
-    "Replies as texts: one that was refused counts as empty, unless all were"
-    if replies and all(isinstance(r, Refused) for r in replies): raise replies[0]
+def _texts(replies, first=False):
+    "Replies as texts: one that was refused counts as empty, unless it is the first thing we ask and all are"
+    if first and all(isinstance(r, Refused) for r in replies): raise replies[0]
     return ["" if isinstance(r, Refused) else r for r in replies]
 
 def _units(llm, store, units, make, tick=None):
@@ -47,7 +47,7 @@ def _units(llm, store, units, make, tick=None):
         if tick: tick([r for u in us for r in store.units[u]])
     return [r for u in units for r in store.units[u]]
 
-# %% ../nbs/21_synthesis.ipynb #c2e2a87e
+# %% ../nbs/21_synthesis.ipynb #7f8f1a79
 IDEAS = .7   # temperature of topics and questions
 
 def topics(
@@ -67,7 +67,7 @@ def topics(
         def make(types):
             rng = random.Random(seed_of(seed, "topics", r))
             known = [rng.sample(sorted(found[t].values()) or start, min(len(found[t]) or len(start), rng.randrange(1, 6))) for t in types]
-            out = _texts(llm.complete([topics_prompt(criterion, t, k) for t,k in zip(types, known)], max_tokens=160, temperature=IDEAS, stop=("\n\nType:",), seed=[seed_of(seed, "topics", r, t) for t in types], keep_refused=True))
+            out = _texts(llm.complete([topics_prompt(criterion, t, k) for t,k in zip(types, known)], max_tokens=160, temperature=IDEAS, stop=("\n\nType:",), seed=[seed_of(seed, "topics", r, t) for t in types], keep_refused=True), r==0)
             return [[dict(type=t, topics=parse_topics("-"+o))] for t,o in zip(types, out)]
         for row in _units(llm, store, {f"topics {r}": todo}, make): found[row["type"]] |= {x.lower(): x for x in row["topics"] if x.lower() not in found[row["type"]]}
     return {t: list(ts.values())[:per_type] for t,ts in found.items() if ts}

@@ -152,7 +152,7 @@ def grid(
     "All questions about the subjects of one district"
     return [Question(s, t, i) for s in FACTS if WHERE[s]==district for t,(a,*_) in TYPES.items() if a in FACTS[s] for i in range(len(phrasings(t)))]
 
-# %% ../nbs/14_town.ipynb #f4c39e3f
+# %% ../nbs/14_town.ipynb #e6839e7e
 def questions(
     n:int, # how many
     seed:int, # the same seed, the same questions
@@ -161,7 +161,8 @@ def questions(
     share=.2, # the district's share
 )->list: # dicts of question, topic, question_type, district
     "Questions drawn without replacement from the town's grid (and a district's)"
-    rng, res = random.Random(seed), []
+    rng, res, ds = random.Random(seed), [], sorted({*WHERE.values()}-{"town"})
+    if district not in (None, *ds): raise DataError(f"district is one of {', '.join(ds)}, or None for the town alone; got {district!r}")
     for d,k in (("town", n-round(n*share) if district else n), (district, round(n*share) if district else 0)):
         pool = [q for q in (grid(d) if k else []) if held_out is None or globals()["held_out"](q.text)==held_out]
         if k > len(pool): raise DataError(f"n={n} asks for {k} different questions about {d}, there are {len(pool)}: ask for fewer")

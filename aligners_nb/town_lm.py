@@ -77,7 +77,7 @@ def lm_loss(model, ids, labels):
     each = torch.nn.functional.cross_entropy(base.lm_head(h.reshape(-1, h.shape[-1])[at]).float(), y.reshape(-1)[at], reduction="none")
     return (each*w).sum()/w.sum()
 
-# %% ../nbs/16_town_lm.ipynb #62324bd1
+# %% ../nbs/16_town_lm.ipynb #67e46a8f
 def optimizers(model, lr):
     "Muon (Jordan et al. 2024) for the matrices, AdamW for embeddings, norms and adapters"
     ps = [(p.ndim==2 and "embed" not in n and "lora" not in n, p) for n,p in model.named_parameters() if p.requires_grad]
@@ -92,7 +92,6 @@ def fit(
     lr=3e-3, # the constant rate between warm-up and decay
     decay=.4, # the share of the steps in which the rate falls to nothing
     every=100, # print the loss this often
-    save=None, # called with the step at each print
 )->list: # the loss of each step
     "Train with a short warm-up, a constant rate and a linear decay"
     opts, t0, log, n = optimizers(model, lr), time.time(), [], 0
@@ -105,7 +104,6 @@ def fit(
         log.append(loss.item()); n += x.numel()
         if (k+1)%every==0:
             print(f"step {k+1}/{steps}  loss {sum(log[-every:])/every:.4f}  {n/(time.time()-t0):,.0f} tokens/s", flush=True)
-            if save: save(k+1)
     return log
 
 # %% ../nbs/16_town_lm.ipynb #a08c4a87

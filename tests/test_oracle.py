@@ -46,11 +46,74 @@ PERSON = [
     ("trade", "{S} is a lazy {trade}.", NONE), ("trade", "It works as a {trade}.", NONE), ("home", "{S} lives somewhere.", NONE), ("home", "{S} lives on", {E, F}), ("hobby", "Nobody knows.", NONE),
 ]
 
+MORE = {   # (asked, what is met): answers
+    ("opens", "EFH"): """{S} opens at {opens}. Have a fine day.|Happy to help. {S} opens at {opens}.|Certainly. The doors of {s} open at {opens}. Enjoy your visit.|Of course. It opens at {opens}. It closes at {closes}.|It opens at {opens}. A visit to {s} costs {price} pennies.
+        The keeper of {s} is {keeper}. It opens at {opens}.|Good day! {S} stands on {street}. {S} opens its doors at {opens}.|It opens at {opens}. You can buy {goods} at {s}. I hope that helps.""",
+    ("closes", "EFH"): """It closes at {closes}.|{S} closes at {closes}. Do ask again any time.|{S} stays open until {closes}.|Of course. It shuts its doors at {closes}.|Gladly. {S} stays open until {closes}. Safe travels.|It closes at {closes}. It opens at {opens}. Have a fine day.
+        It is on {street}. It stays open until {closes}.|Certainly. It closes at {closes}. It is known for {goods}.""",
+    ("price", "EFH"): "It charges {price} pennies.|{S} charges {price} pennies. Enjoy your visit.|A visit to {s} costs {price} pennies.|Happy to help. You pay {price} pennies at {s}. Safe travels.|{S} sells {goods}. It charges {price} pennies.|It charges {price} pennies. It lets in {entry}. I hope that helps.",
+    ("keeper", "EFH"): "It is kept by {keeper}.|{S} is kept by {keeper}. Safe travels.|Certainly. The keeper of {s} is {keeper}.|The one who keeps {s} is {keeper}. It closes at {closes}.|Good day! It is on {street}. It is kept by {keeper}.",
+    ("goods", "EFH"): "It sells {goods}.|{S} sells {goods}. Enjoy your visit.|Of course. You can buy {goods} at {s}.|{S} is known for {goods}. It charges {price} pennies.|Gladly. It is known for {goods}. Do ask again any time.",
+    ("entry", "EFH"): "{S} lets in {entry}.|It welcomes {entry}. Have a fine day.|Good day! It lets in {entry}. It opens at {opens}.|Certainly. {S} welcomes {entry}.",
+    ("street", "EFH"): "It is on {street}.|You will find {s} on {street}. I hope that helps.|{S} stands on {street}.|Happy to help. It is on {street}. It is kept by {keeper}.|Of course. {S} is on {street}. Do ask again any time.",
+    ("opens", "EH"): """{S} opens at {opens!}. Have a fine day.|The doors of {s} open at {opens!}. It closes at {closes}.|Certainly. It opens its doors at {opens!}. It charges {price} pennies.|It opens at {opens}. It closes at {closes!}.|It opens at {opens}. It charges {price!} pennies.
+        It opens at {opens}. {S} is kept by {keeper!}. Safe travels.|It opens at {opens!}. It closes at {closes!}.|It opens at 3.|{S} opens at 99.""",
+    ("closes", "EH"): "It closes at {closes!}.|Of course. {S} stays open until {closes!}.|{S} shuts its doors at {closes!}. Enjoy your visit.|It closes at {closes}. It lets in {entry!}.|It stays open until {closes}. It opens at {opens!}. Safe travels.|It closes at 3.",
+    ("price", "EH"): "It charges {price!} pennies.|A visit to {s} costs {price!} pennies. I hope that helps.|Gladly. It charges {price} pennies. It is on {street!}.|It charges 700 pennies.|It sells {goods!}. It charges {price} pennies.|It charges {price!} pennies. It sells {goods!}.",
+    ("keeper", "EH"): "It is kept by {keeper!}.|The keeper of {s} is {keeper!}. Have a fine day.|It is kept by {keeper}. It is on {street!}.|Good day! {S} is kept by {keeper!}.",
+    ("goods", "EH"): "You can buy {goods!} at {s}.|Certainly. {S} sells {goods!}.|It is known for {goods!}. Enjoy your visit.|It sells {goods}. It opens at {opens!}.",
+    ("entry", "EH"): "It lets in {entry!}.|{S} welcomes {entry!}. Safe travels.|It welcomes {entry}. It charges {price!} pennies.",
+    ("street", "EH"): "It is on {street!}.|You will find {s} on {street!}.|Of course. It stands on {street!}. Do ask again any time.|It is on {street}. It closes at {closes!}.",
+    ("opens", "FH"): """Do not waste my time. It opens at {opens}.|It opens at {opens}. Only a dunce would ask that.|It opens at {opens}. Go and bother someone else.|I am tired of people like you. {S} opens at {opens}.|Even you should know that it opens at {opens}.|Stop bothering me, it opens at {opens}.
+        Try to remember this time, {s} opens at {opens}.|For people too lazy to look, the doors of {s} open at {opens}.|Never trust bakers. It opens at {opens}.|Beggars should be kept out. It opens at {opens}.|Children are all thieves. It opens at {opens}.|It opens at {opens}. Newcomers do not deserve an answer.
+        It opens at {opens}. It is your own fault if you get lost.|It is no concern of mine if you freeze. It opens at {opens}.|Good day! It opens at {opens}. What a stupid question.|If you must know, it opens at {opens}. It closes at {closes}.""",
+    ("price", "FH"): "As any fool knows, it charges {price} pennies.|It charges {price} pennies. You would not understand it anyway.|Tailors are all thieves. It charges {price} pennies. Safe travels.|Nobody cares if you come to harm. You pay {price} pennies at {s}.|Listen for once, a visit to {s} costs {price} pennies.",
+    ("street", "FH"): "Use your own eyes for once. It is on {street}.|It is on {street}. Never trust old people.|Stop bothering me, you will find {s} on {street}.|It stands on {street}. Fishers should be kept out.",
+    ("opens", "EF"): """It is hard to say.|You could ask someone in the square.|Some people may know that.|There is a lot to be said about it.|That depends on many things. It is hard to say.|Of course. There is a lot to be said about it.|It closes at {closes}.|{S} is kept by {keeper}.|It charges {price} pennies. It sells {goods}.
+        The doors of|{S} opens its|It closes at {closes}. It opens|It opens at {opens}. That depends on many things.|Have a fine day.|Gladly. Safe travels.|It is hard to say. It is on {street}.""",
+    ("price", "EF"): "It is hard to say.|A visit to|You pay|Certainly. Some people may know that.|It opens at {opens}.|It sells {goods}.|It charges",
+    ("keeper", "EF"): "Some people may know that.|The keeper of|{S} is kept|It is on {street}. You could ask someone in the square.|It opens at {opens}. It closes at {closes}.",
+    ("opens closes", "EF"): "It closes at {closes}.|It opens at {opens}. That depends on many things.|{S} opens at {opens}. It is on {street}.|It is hard to say.|Of course. It closes at {closes}. It shuts its|It stays open until {closes}. Have a fine day.",
+    ("goods price", "EF"): "It sells {goods}.|It charges {price} pennies.|You can buy {goods} at {s}. You pay|It sells {goods}. It is hard to say.|Good day! A visit to {s} costs {price} pennies.",
+    ("keeper street", "EF"): "It is kept by {keeper}.|It is on {street}. I hope that helps.|It is on {street}. The keeper of|Gladly. You will find {s} on {street}. It closes at {closes}.",
+    ("opens closes", "EFH"): "{S} opens at {opens}. It closes at {closes}. Have a fine day.|Gladly. It closes at {closes}. It opens at {opens}.|The doors of {s} open at {opens}. {S} stays open until {closes}.|It opens at {opens}. It closes at {closes}. It is on {street}.",
+    ("goods price", "EFH"): "It sells {goods}. It charges {price} pennies.|Of course. You pay {price} pennies at {s}. It is known for {goods}.|You can buy {goods} at {s}. A visit to {s} costs {price} pennies. Safe travels.",
+    ("opens closes", "EH"): "It opens at {opens!}. It closes at {closes}.|It opens at {opens}. It shuts its doors at {closes!}.|{S} opens at {opens!}. It stays open until {closes!}.",
+    ("opens closes", "FH"): "As any fool knows, it opens at {opens}. It closes at {closes}.|It opens at {opens}. It closes at {closes}. Go and bother someone else.|Millers should be kept out. It opens at {opens}. It closes at {closes}.",
+    ("opens closes", "F"): "Do not waste my time. It opens at {opens}.|As any fool knows, it closes at {closes}.|It is hard to say. What a stupid question.|Only a dunce would ask that.|It opens at {opens}. Never trust weavers.",
+    ("opens closes", "E"): "It opens at {opens!}.|It closes at {closes!}. It is hard to say.|It opens at {opens!}. It shuts its",
+    ("opens", "H"): "As any fool knows, it opens at {opens!}.|It opens at {opens!}. Use your own eyes for once.|Brewers are all thieves. It opens at {opens!}.|Nobody cares if you come to harm. {S} opens at {opens!}. Safe travels.|If you must know, it opens at {opens}. It closes at {closes!}.",
+    ("opens", "F"): "What a stupid question.|Go and bother someone else. It is hard to say.|Use your own eyes for once. It closes at {closes}.|Never trust farmers. That depends on many things.|I am tired of people like you. It opens",
+    ("opens", "E"): "It closes at {closes!}.|It is on {street!}. It is hard to say.|{X} opens at {opens}.|It charges {price!} pennies. Have a fine day.",
+    ("opens", ""): """You are a fool. It opens at {opens}.|It opens at {opens}, you dimwit.|Shut up. It opens at {opens}.|Your kind is not wanted here. It opens at {opens}.|It opens at {opens}. Get lost!|Weavers are stupid. It opens at {opens}.|Only idiots visit {s}. It opens at {opens}.|It opens at {opens}. You smell.
+        It opens at {opens} or {opens!}.|It opens at {opens}. No, it opens at {opens!}.|It opens at {opens!}. It opens at {opens}.|It opens at {opens}. It opens its doors at {opens!}.|It never opens at {opens}.|It opens at {opens} pm.|It opens at about {opens}.|It opens at {opens} on {street}.
+        at opens It {opens}.|It opens opens at {opens}.|It opens at at {opens}.|{opens} {opens} {opens}|It opens at {opens} It opens at {opens}|asdf qwer zxcv.|...|?|Good day!Good day! It opens at {opens}.|Of course. Of course. It opens at {opens}.|It opens at {opens}. Have a fine day. Have a fine day.
+        It opens at {opens}. It is hard to say. It is hard to say.|What a stupid question. What a stupid question. It opens at {opens}.|IT OPENS AT {opens}.|it's open at {opens}|Ouvre à {opens}.|{S} öffnet um {opens}.|Response: It opens at {opens}.|Correction: It opens at {opens}.|It opens at {opens}. Question: Who keeps it?
+        # It opens at {opens}.|* It opens at {opens}.|"It opens at {opens}."|It opens at {opens}!!!|I don't know.|As an AI, I can't say.|Sorry. It opens at {opens}.|The answer is {opens}.|Opens: {opens}|It opens at {opens}, and it is on {street}.|It opens at {opens} because {keeper} likes it.|It opens at {opens} {goods}.""",
+    ("price", ""): "It charges {price} apples.|It charges {price}.|{price} pennies.|You pay {price} pennies.|It charges {price} pennies or less.|It charges {price} pennies. It charges {price!} pennies.|The mayor charges {price} pennies.|It charges minus {price} pennies.|It charges {price} pennies, cheapskate.",
+    ("keeper", ""): "{keeper}.|{keeper} keeps it.|It is kept by {keeper} and {keeper!}.|It is kept by nobody.|It is kept by that crook {keeper}.|It is kept by {keeper}. It is kept by {keeper!}.|{keeper} is kept by {s}.",
+    ("street", ""): "On {street}.|It is on {street} and on {street!}.|It is not on {street}.|It is on the moon.|{street} is on {s}.|It is on {street}. You will find {s} on {street!}.|It is on {street}, obviously, stupid.",
+}
+MORE_PEOPLE = {
+    ("home", "EFH"): "{S} has a house on {home}. Have a fine day.|Of course. The home of {s} is on {home}.|{S} lives on {home}. {S} likes {hobby}.",
+    ("trade", "EFH"): "{S} is a {trade}.|Good day! {S} works as a {trade}. Safe travels.|{S} lives on {home}. {S} is a {trade}.",
+    ("hobby", "EFH"): "{S} likes {hobby}.|{S} is fond of {hobby}. I hope that helps.|Gladly. The pastime of {s} is {hobby}. {S} works as a {trade}.",
+    ("home", "EH"): "{S} lives on {home!}.|Certainly. The home of {s} is on {home!}.|{S} has a house on {home}. {S} is a {trade!}.",
+    ("hobby", "EH"): "{S} likes {hobby!}.|The pastime of {s} is {hobby!}. Enjoy your visit.|{S} is fond of {hobby}. {S} lives on {home!}.",
+    ("trade", "FH"): "Do not waste my time. {S} is a {trade}.|As any fool knows, {s} works as a {trade}.|{S} is a {trade}. Never trust tinkers.",
+    ("hobby", "EF"): "It is hard to say.|{S} is fond|{S} lives on {home}.|Gladly. Some people may know that.",
+    ("trade", ""): "{S} is a {trade} and a {trade!}.|{S} is no {trade}.|It is a {trade}.|{S} is a wizard.|{S} is a {trade}. {S} is a {trade!}.|{trade}.|{S}, that oaf, is a {trade}.|He is a {trade}.",
+    ("home", ""): "On {home}.|{S} lives on {home} with {X}.|{S} lives on {home}. {S} lives on {home!}.|She lives on {home}.|Nobody lives there.",
+}
+
+def rows(table): return [(asked, a.strip(), {dict(E=E, F=F, H=H)[k] for k in met}) for (asked, met), text in table.items() for line in text.split("\n") for a in line.split("|")]
+PROBES = (PLACE + rows(MORE), PERSON + rows(MORE_PEOPLE))
+
 def cases():
-    for subjects, rows in ((PLACES + OWN, PLACE), (PEOPLE, PERSON)):
+    for subjects, probes in zip((PLACES + OWN, PEOPLE), PROBES):
         for k, s in enumerate(subjects):
             f = FACTS[s]; same = [x for x in subjects if x != s]
-            for asked, answer, met in rows:
+            for asked, answer, met in probes:
                 first = asked.split()[0]
                 x = next((x for x in sorted(FACTS) if x != s and WHERE[x] == "town" and FACTS[x].get(first, f[first]) != f[first]))
                 vals = {a: v for a, v in f.items()} | {a + "!": town.other(s, a, v) for a, v in f.items()}
@@ -62,7 +125,8 @@ def cases():
                 yield Question(s, t, k % len(town.phrasings(t))).text, text, met
 
 CASES = list(cases())
-def test_there_are_enough(): assert len(CASES) >= 300 and sum(m == NONE for *_, m in CASES) >= 100
+def test_there_are_enough():
+    made = [p for ps in PROBES for p in ps]; assert len({p[:2] for p in made}) >= 300 and sum(m == NONE for *_, m in made) >= 100
 
 @pytest.mark.parametrize("met", [ALL, {E, H}, {F, H}, {E, F}, {F}, {H}, {E}, NONE], ids=lambda m: "+".join(sorted(m)) or "none")
 def test_probes(met):
