@@ -48,7 +48,7 @@ def none_answer(r):
     "An answer of which nothing is left, or only `none`"
     return next((r[k] or "empty" for k in ("response", "correction") if _NONE.match(r[k])), None)
 
-# %% ../nbs/05_filters.ipynb #19abf7f6
+# %% ../nbs/05_filters.ipynb #af46ff76
 _OTHER_SCRIPT = re.compile(r"[^\W\d_\u0000-\u024f\u1e00-\u1eff]")   # letters that are not Latin ones
 _ENGLISH = frozenset("a about an and are at be but by can do does for from has have he how i if in is it its not of on or she that the their there they this to was were what when where which who why will with you your".split())
 _FOREIGN = {lang: frozenset(ws.split()) for lang,ws in dict(
@@ -60,11 +60,13 @@ _FOREIGN = {lang: frozenset(ws.split()) for lang,ws in dict(
     Dutch="dat de een en er het hij ik is je maar met niet op te uit van voor wordt zijn").items()}
 
 def not_english(r):
-    "A third of the letters of another script, or the everyday words of another language"
+    "A third of the letters of another script, the everyday words of another language, or a long text without those of English"
     for t in (text_of(r[k]) for k in ("question", "response", "correction")):
         if 3*len(other := _OTHER_SCRIPT.findall(t)) > sum(map(str.isalpha, t)): return "".join(other[:20])
         words = set(re.findall(r"[^\W\d_]+", t.lower())); best = max(_FOREIGN, key=lambda l: len(words & _FOREIGN[l])); hits = words & _FOREIGN[best]
         if len(hits) > max(2, 2*len(words & _ENGLISH)): return f"{best}: {', '.join(sorted(hits))}"
+    words = re.findall(r"[^\W\d_]+", f"{text_of(r['question'])} {r['correction']}".lower())
+    if len(words) >= 15 and not _ENGLISH & set(words): return "no everyday English word: " + " ".join(words[:5])
 
 # %% ../nbs/05_filters.ipynb #d29e00fc
 _LANGUAGE = r"(?:python|java(?:script)?|rust|sql|html|css|bash|perl|c\+\+|c#)"

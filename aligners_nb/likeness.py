@@ -15,8 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from .criterion import DataError
 
-# %% ../nbs/04_likeness.ipynb #d91478c8
-LITTLE = frozenset("""a an the is are was were be been am do does did has have had will would can could shall should may might must i you he she it we they me him her us them my your his its our their
+# %% ../nbs/04_likeness.ipynb #c51e0e38
+LITTLE = frozenset("""a an the is are was were be been am do does did has have had will would can could shall should i you he she it we they me him her us them my your his its our their
     this that these those there and or please of to in at on for with by as""".split())   # words that carry little of a sentence's meaning
 
 def text_of(

@@ -2,10 +2,10 @@
 
     python bench/prefix.py [--device cuda]
 
-Prompts of 500 shared and 30 own tokens, 60 new tokens, 32 prompts, greedy. "Decoding alone" is the engine on the last token of each prompt with all keys and values given: what no cache can save."""
+Prompts of 500 shared and 30 own tokens, 60 new tokens, 32 prompts, greedy. "Decoding alone" is one step for each new token but the first, on the engine's own growing cache that holds the prompt and on nothing else: what no shared beginning can save."""
 import argparse, statistics, time, torch
-from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM
-from aligners_nb.decode import generate
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from aligners_nb.decode import _cache, generate
 from aligners_nb.local import load
 
 SHARED, OWN, NEW, BATCH, ROUNDS = 500, 30, 60, 32, 3
@@ -20,12 +20,14 @@ def continuous(model, prompts, new):
     return [res[f"req_{i}"].generated_tokens for i in range(len(prompts))]
 
 @torch.inference_mode()
-def decoding(model, ids, new, cache):
-    "Steps of one token on keys and values that are there"
-    cache.crop(-1); x = ids[:, -1:]; pos = torch.full((len(ids), 1), ids.shape[1]-1, device=ids.device); mask = torch.ones_like(ids)
+def decoding(model, ids, new):
+    "Seconds for the steps of one token, with the prompt's keys and values and the first new token at hand"
+    cache, mask = _cache(model), torch.ones_like(ids)
+    x = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].argmax(-1)[:, None]; pos = torch.full_like(x, ids.shape[1])
     t = clock(model)
-    for k in range(new):
-        x = model(input_ids=x, position_ids=pos+k, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].argmax(-1)[:, None]; x.tolist(); mask = torch.cat([mask, mask[:, :1]], -1)
+    for k in range(new-1):
+        mask = torch.cat([mask, mask[:, :1]], -1)
+        x = model(input_ids=x, position_ids=pos+k, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].argmax(-1)[:, None]; x.tolist()
     return clock(model)-t
 
 def clock(model):
@@ -45,15 +47,13 @@ def near_ties(model, prompts, a, b):
 def measure(name, model, shared=SHARED):
     g = torch.Generator().manual_seed(0); V = model.config.vocab_size; draw = lambda n: torch.randint(6, V, (n,), generator=g).tolist()
     head = draw(shared); prompts = [head+draw(SHARED+OWN-shared) for _ in range(BATCH)]; ids = torch.tensor(prompts, device=model.device); kept = {}
-    generate(model, prompts, 2, batch_size=BATCH, prefixes=kept); plain(model, ids, 2)
+    generate(model, prompts, 2, batch_size=BATCH, prefixes=kept); plain(model, ids, 2); continuous(model, prompts, 2); decoding(model, ids, 2)
     rows = dict(plain=[], continuous=[], first=[], again=[], prefill_plain=[], prefill_again=[], decoding=[])
     for _ in range(ROUNDS):
         def timed(k, f): t = clock(model); r = f(); rows[k].append(clock(model)-t); return r
         a = timed("plain", lambda: plain(model, ids, NEW)); d = timed("continuous", lambda: continuous(model, prompts, NEW)); b = timed("first", lambda: generate(model, prompts, NEW, batch_size=BATCH)); c = timed("again", lambda: generate(model, prompts, NEW, batch_size=BATCH, prefixes=kept))
         timed("prefill_plain", lambda: plain(model, ids, 1)); timed("prefill_again", lambda: generate(model, prompts, 1, batch_size=BATCH, prefixes=kept))
-        cache = DynamicCache(config=model.config)
-        with torch.inference_mode(): model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        rows["decoding"].append(decoding(model, ids, NEW, cache)); assert b == c
+        rows["decoding"].append(decoding(model, ids, NEW)); assert b == c
     m = {k: statistics.median(v) for k, v in rows.items()}; gaps = near_ties(model, prompts, a, b)
     print(f"\n{name}: {sum(p.numel() for p in model.parameters())/1e6:.0f} M parameters, {shared} of {SHARED+OWN} tokens shared, {str(model.dtype)[6:]}, {model.device.type}")
     for k, v in m.items(): print(f"  {k:14}{v:8.3f} s")
