@@ -60,11 +60,7 @@ def _prefix(model, prompts, kept):
     if n and kept is not None: kept.append((first, cache)); del kept[:-KEPT]
     return n, cache
 
-# %% ../nbs/12_decode.ipynb #66e064ae
-def _agreed(draft, best, stop_ids):
-    "How many tokens of a draft the model writes too"
-    return next((i for i,(a,b) in enumerate(zip(draft, best)) if a!=b or a in stop_ids), len(draft))
-
+# %% ../nbs/12_decode.ipynb #c240d56d
 class _Growing(DynamicLayer):
     "Keys and values with room to grow, where the library's own are copied at every step"
     room = None
@@ -90,14 +86,30 @@ def _drop(cache, rows):
         if isinstance(l, _Growing): l.keep(rows)
         elif l.keys is not None and l.keys.numel(): l.keys, l.values = l.keys[rows], l.values[rows]
 
+def _begin(model, prefix, n, rows):
+    "A cache that holds the first `n` tokens of `prefix`, once for each row"
+    res = _cache(model)
+    for l,x in enumerate(prefix.layers):
+        if n and x.keys is not None: res.update(*(kv[:, :, :n].expand(rows, -1, -1, -1) for kv in (x.keys, x.values)), l)
+    return res
+
+# %% ../nbs/12_decode.ipynb #a2e87e9d
+def _lay_out(prompts, drafts, n_prefix, device):
+    "Ids (batch, own+draft), mask (batch, prefix+own+draft) and positions of a batch"
+    own = [p[n_prefix:] for p in prompts]; L, D = max(map(len, own)), max(map(len, drafts))
+    ids = [[0]*(L-len(o))+o+d+[0]*(D-len(d)) for o,d in zip(own, drafts)]
+    mask = torch.tensor([[1]*n_prefix+[0]*(L-len(o))+[1]*(len(o)+len(d))+[0]*(D-len(d)) for o,d in zip(own, drafts)], device=device)
+    return torch.tensor(ids, device=device), mask, (mask.cumsum(-1)-1).clamp(min=0)
+
+def _agreed(draft, best, stop_ids):
+    "How many tokens of a draft the model writes too"
+    return next((i for i,(a,b) in enumerate(zip(draft, best)) if a!=b or a in stop_ids), len(draft))
+
+# %% ../nbs/12_decode.ipynb #a826f5dc
 def _batch(model, prompts, prefix, n_prefix, max_new, stop_ids, stop, temperature, seeds, drafts):
     "Generate for prompts that fit one batch"
-    dev, B = model.device, len(prompts); own = [p[n_prefix:] for p in prompts]; L, D = max(map(len, own)), max(map(len, drafts))
-    ids = torch.tensor([[0]*(L-len(o))+o+d+[0]*(D-len(d)) for o,d in zip(own, drafts)], device=dev)                          # (batch, L+D)
-    mask = torch.tensor([[1]*n_prefix+[0]*(L-len(o))+[1]*(len(o)+len(d))+[0]*(D-len(d)) for o,d in zip(own, drafts)], device=dev)  # (batch, prefix+L+D)
-    pos = (mask.cumsum(-1)-1).clamp(min=0)
-    cache, last = _cache(model), pos[:, n_prefix+L-1:n_prefix+L]
-    for l,(k,v) in enumerate((x.keys, x.values) for x in prefix.layers if x.keys is not None and n_prefix): cache.update(k[:, :, :n_prefix].expand(B, -1, -1, -1), v[:, :, :n_prefix].expand(B, -1, -1, -1), l)
+    dev, B, D = model.device, len(prompts), max(map(len, drafts)); ids, mask, pos = _lay_out(prompts, drafts, n_prefix, dev)
+    L = ids.shape[1]-D; cache, last = _begin(model, prefix, n_prefix, B), pos[:, n_prefix+L-1:n_prefix+L]
     u = uniforms(seeds, max_new) if temperature else None
     out, rows = [[] for _ in prompts], torch.arange(B); live = torch.ones(B, dtype=torch.bool)
     step = dict(input_ids=ids, position_ids=pos[:, n_prefix:])
@@ -122,7 +134,7 @@ def _batch(model, prompts, prefix, n_prefix, max_new, stop_ids, stop, temperatur
         step = dict(input_ids=new[:, None], position_ids=last)
     return out
 
-# %% ../nbs/12_decode.ipynb #ba26146e
+# %% ../nbs/12_decode.ipynb #5d595225
 @contextmanager
 def using(
     model, # a model, with PEFT adapters or without
@@ -136,11 +148,7 @@ def using(
     if adapter: model.set_adapter(adapter)
     with (nullcontext() if adapter else model.disable_adapter()): yield model
 
-def _slides(model, tokens):
-    "Are there layers that see a window only, and does it slide within so many tokens? Their cache can't have holes, as padding or a refused draft make them"
-    c = model.config.get_text_config(); w = getattr(c, "sliding_window", None)
-    return bool(w) and getattr(c, "use_sliding_window", True) is not False and tokens > w
-
+# %% ../nbs/12_decode.ipynb #90f2e48d
 def _rows(model, tokens):
     "How many rows of so many tokens half of the free memory holds: keys and values twice, as they grow, and what one layer works on"
     c, gpu = model.config.get_text_config(), model.device.type=="cuda"
@@ -148,6 +156,12 @@ def _rows(model, tokens):
     row = tokens*model.dtype.itemsize*(4*c.num_hidden_layers*heads*dim + 12*c.hidden_size)   # bytes
     free = torch.cuda.mem_get_info(model.device)[0]+torch.cuda.memory_reserved(model.device)-torch.cuda.memory_allocated(model.device) if gpu else psutil.virtual_memory().available
     return max(1, min(256 if gpu else 64, free//(2*row)))
+
+# %% ../nbs/12_decode.ipynb #e8e19f47
+def _slides(model, tokens):
+    "Are there layers that see a window only, and does it slide within so many tokens? Their cache can't have holes, as padding or a refused draft make them"
+    c = model.config.get_text_config(); w = getattr(c, "sliding_window", None)
+    return bool(w) and getattr(c, "use_sliding_window", True) is not False and tokens > w
 
 @torch.inference_mode()
 def generate(

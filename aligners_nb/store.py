@@ -33,7 +33,7 @@ class Store:
     def __contains__(self, unit): return unit in self.units
     def __iter__(self): return (r for rows in self.units.values() for r in rows)
 
-# %% ../nbs/20_store.ipynb #49f6c783
+# %% ../nbs/20_store.ipynb #d73714b8
 def read_units(
     path, # a store's file
 ): # an iterator of dicts: first one with `meta`, then each unit with `unit`, `rows` and perhaps `used`
@@ -47,6 +47,7 @@ def read_units(
                 raise DataError(f"line {n} of {path} is no unit of a store: the file was changed by hand; restore it or delete it")
             yield d
 
+# %% ../nbs/20_store.ipynb #5d564cf3
 @patch
 def _lock(self:Store):
     try: fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,6 +75,7 @@ def _check(self:Store, meta):
         k = other[0]
         raise DataError(f"{self.path} was made with {k}={self.meta.get(k)!r}, now it is {meta.get(k)!r}: use another folder, or delete this one to begin anew")
 
+# %% ../nbs/20_store.ipynb #067d2c43
 @patch
 def _write(self:Store, d):
     self.file.write(json.dumps(d, ensure_ascii=False).encode()+b"\n"); self.file.flush(); os.fsync(self.file.fileno())

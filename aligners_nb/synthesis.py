@@ -22,21 +22,17 @@ from .prompts import (DRAFT_SCHEMA, STOP, correct_messages, critique_messages, d
     questions_prompt, respond_messages, topics_prompt)
 from .store import Memory, Store
 
-# %% ../nbs/21_synthesis.ipynb #d8dd8036
+# %% ../nbs/21_synthesis.ipynb #84db99a1
 def seed_of(
     *key, # the run's seed, the unit's name, …
 )->int: # 0 … 2**31-1
     "A seed that depends on the key alone"
     return int(hashlib.sha256("|".join(map(str, key)).encode()).hexdigest()[:8], 16) >> 1
 
+# %% ../nbs/21_synthesis.ipynb #c7c9ac3d
 def _spend(llm, f):
     "What `f` returned, and what it cost"
     u = replace(llm.usage); res = f(); return res, llm.usage-u
-
-def _texts(replies, first=False):
-    "Replies as texts: one that was refused counts as empty, unless it is the first thing we ask and all are"
-    if first and all(isinstance(r, Refused) for r in replies): raise replies[0]
-    return ["" if isinstance(r, Refused) else r for r in replies]
 
 def _units(llm, store, units, make, tick=None):
     "The rows of all units in order: from the store, or made now, as many units at once as keep the LLM busy"
@@ -47,8 +43,13 @@ def _units(llm, store, units, make, tick=None):
         if tick: tick([r for u in us for r in store.units[u]])
     return [r for u in units for r in store.units[u]]
 
-# %% ../nbs/21_synthesis.ipynb #7f8f1a79
+# %% ../nbs/21_synthesis.ipynb #b7577cc9
 IDEAS = .7   # temperature of topics and questions
+
+def _texts(replies, first=False):
+    "Replies as texts: one that was refused counts as empty, unless it is the first thing we ask and all are"
+    if first and all(isinstance(r, Refused) for r in replies): raise replies[0]
+    return ["" if isinstance(r, Refused) else r for r in replies]
 
 def topics(
     criterion:Criterion, # supplies types and seed topics
@@ -95,7 +96,7 @@ def questions(
     rows = {r["question"]: r for r in _units(llm, store, {f"questions {part} {i//BLOCK}": calls[i:i+BLOCK] for i in range(0, len(calls), BLOCK)}, make)}
     return [r for q,r in rows.items() if not (criterion.exclude and criterion.exclude(q))]
 
-# %% ../nbs/21_synthesis.ipynb #d35d3a44
+# %% ../nbs/21_synthesis.ipynb #8b99f516
 def drafts(
     criterion:Criterion, # whose demonstrations the prompt shows
     llm, # what `as_llm` takes
@@ -114,6 +115,7 @@ def drafts(
     make = lambda now: [[r] for r in CALLS[calls](criterion, llm, now, temperature, [seed_of(seed, "draft", r["question"]) for r in now])]
     return _units(llm, store, units, make, tick)
 
+# %% ../nbs/21_synthesis.ipynb #57d34e90
 def _row(criterion, r, replies, parse):
     "The row that `parse` reads from replies, or what they were and why not"
     row = dict(id=hashlib.sha256(f"{criterion.name}|{r['question']}".encode()).hexdigest()[:12], criterion=criterion.name, topic=r["topic"], question_type=r["question_type"], question=r["question"])
@@ -127,6 +129,13 @@ def _one(criterion, llm, rows, temperature, seeds):
     out = llm.complete([draft_prompt(criterion, r["question"]) for r in rows], max_tokens=256, temperature=temperature, stop=STOP, seed=seeds, keep_refused=True)
     return [_row(criterion, r, [o], parse_draft) for r,o in zip(rows, out)]
 
+def _json(criterion, llm, rows, temperature, seeds):
+    "One chat that replies in JSON"
+    held = dict(schema=DRAFT_SCHEMA) if llm.structured else {}
+    out = llm.chat([draft_json_messages(criterion, r["question"]) for r in rows], max_tokens=400, temperature=temperature, seed=seeds, keep_refused=True, **held)
+    return [_row(criterion, r, [o], parse_draft_json) for r,o in zip(rows, out)]
+
+# %% ../nbs/21_synthesis.ipynb #85c7d162
 def _separate(criterion, llm, rows, temperature, seeds):
     "A first draft; then, greedily, what is wrong with it; then, where something is, the correction"
     said = [[] for _ in rows]
@@ -139,12 +148,6 @@ def _separate(criterion, llm, rows, temperature, seeds):
     def read(response, critique="", correction=None):
         return dict(response=parse_answer(response), critique=parse_critique(critique), correction=parse_answer(response if correction is None else correction))
     return [_row(criterion, r, s, read) for r,s in zip(rows, said)]
-
-def _json(criterion, llm, rows, temperature, seeds):
-    "One chat that replies in JSON"
-    held = dict(schema=DRAFT_SCHEMA) if llm.structured else {}
-    out = llm.chat([draft_json_messages(criterion, r["question"]) for r in rows], max_tokens=400, temperature=temperature, seed=seeds, keep_refused=True, **held)
-    return [_row(criterion, r, [o], parse_draft_json) for r,o in zip(rows, out)]
 
 CALLS = dict(one=_one, separate=_separate, json=_json)
 
@@ -168,7 +171,7 @@ def criterion_of(
     if len(names)==1 and (c := getattr(criteria, next(iter(names)), None)): return c
     raise DataError(f"can't tell the criterion of these rows (their names: {sorted(names) or 'none'}): pass criterion=Criterion(…)")
 
-# %% ../nbs/21_synthesis.ipynb #018b5f0d
+# %% ../nbs/21_synthesis.ipynb #fd260e1f
 def total(used)->dict: # of what units cost, each a dict or None
     "What all units cost together"
     return {k: round(sum(u[k] for u in used if u), 6) for k in Usage().to_dict()}
@@ -183,6 +186,7 @@ def _check(criterion, n, calls):
     if len(criterion.seeds) < 2: raise DataError(f"criterion {criterion.name!r} needs at least 2 seeds (question type, topic, question) to show the LLM; it has {len(criterion.seeds)}")
     if calls not in CALLS: raise DataError(f"calls must be {' or '.join(CALLS)}; got {calls!r}")
 
+# %% ../nbs/21_synthesis.ipynb #066f9cd9
 def _per_type(n): return max(4, min(40, n//20))   # topics of each type
 
 def synthesize(
@@ -216,6 +220,7 @@ def synthesize(
         if len(kept) < n: raise LLMError(_why(llm, kept, made, n))
     return as_rows(list(kept.values())[:n], criterion, {**{k: v for k,v in meta.items() if k!="criterion"}, "used": total(store.used)})
 
+# %% ../nbs/21_synthesis.ipynb #78b2ced3
 def _why(llm, kept, made, n):
     "What a bad run looked like, and what to try"
     bad = [r for r in made if "error" in r]; show = "".join(f"\n  {r['error']}: {r['raw'][:100]!r}" for r in bad[:3])
