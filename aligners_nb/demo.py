@@ -58,7 +58,7 @@ def stage(self:Demo,
         tmp = f.with_suffix(".tmp"); tmp.write_text(json.dumps(dict(seconds=time.time()-t, result=res), ensure_ascii=False)); os.replace(tmp, f)
     d = json.loads(f.read_text()); self.seconds[name] = d["seconds"]; return d["result"]
 
-# %% ../nbs/43_demo.ipynb #3f45339c
+# %% ../nbs/43_demo.ipynb #487d8a60
 @patch
 def learn(self:Demo,
     criterion, # one of the town's
@@ -74,6 +74,7 @@ def learn(self:Demo,
     return dict(funnel=cur.funnel.to_dict(), rows=[len(train), len(calib), len(test)], aligner=aligner.log, inspector=inspector.log, threshold=inspector.threshold, miss_target=target,
                 risks_bad=risk(bad, "response"), risks_good=risk(list(test), "correction"))
 
+# %% ../nbs/43_demo.ipynb #d8bbd6ad
 @patch
 def squad(self:Demo)->Squad:
     "The squad that was learned, loaded from the run's folder"
@@ -81,7 +82,7 @@ def squad(self:Demo)->Squad:
     (self.out/"squad"/"squad.json").write_text(json.dumps(dict(format=1, policy=s.policy, criteria=[c.name for c in CRITERIA]), indent=1))
     return s
 
-# %% ../nbs/43_demo.ipynb #a89c2473
+# %% ../nbs/43_demo.ipynb #55ca2d0e
 MAX = 80 # tokens of an answer; the town's longest have about 60
 
 @patch
@@ -93,6 +94,7 @@ def ask(self:Demo,
     y, greedy = (g.chat(qs, max_tokens=MAX, temperature=t, seed=self.seed) for t in (1., 0.))
     return [dict(llm=guest, question=q, known=town_lm.known(q), before=a, greedy=b) for q,a,b in zip(qs, y, greedy)]
 
+# %% ../nbs/43_demo.ipynb #87e0da4a
 @patch
 def align(self:Demo,
     squad:Squad, # with its memory of what was inspected
@@ -106,6 +108,22 @@ def align(self:Demo,
         res[p] = dict(out=[a.to_dict() for a in out], aligner_calls=squad.aligner_calls-calls, tokens=squad.tokens-tokens, seconds=time.time()-t)
     return res
 
+# %% ../nbs/43_demo.ipynb #5312013e
+@patch
+def _resampled(self:Demo, squad, rows, budget):
+    one = sum(len(as_llm("town").dialogue.answer_ids(r["before"])) for r in rows); n = 1+max(1, round(budget/max(1, one)))   # with the one at hand
+    best, written = {}, 0
+    for g in dict.fromkeys(r["llm"] for r in rows):
+        at = [i for i,r in enumerate(rows) if r["llm"]==g]
+        a, t = best_of_n(town_lm.guest(g), squad, [rows[i]["question"] for i in at], n, self.seed+77, MAX, [rows[i]["before"] for i in at]); best |= dict(zip(at, a)); written += t
+    return dict(answers=[best[i] for i in range(len(rows))], tokens=written, n=n)
+
+@patch
+def _untrained(self:Demo, rows):
+    new, spent = [r["before"] if r["before"].strip() else "…" for r in rows], 0
+    for c in CRITERIA: u = Aligner(c); new = u([r["question"] for r in rows], new); spent += u.tokens
+    return dict(answers=new, tokens=spent, n=1)
+
 @patch
 def control(self:Demo,
     squad:Squad, # whose inspectors choose
@@ -113,18 +131,10 @@ def control(self:Demo,
     budget:int, # tokens that `no_regret` spent
 )->dict: # control → dict(answers, tokens, n)
     "What would have been had without a squad, and what its aligners do before they are trained"
-    res, written = {}, 0
-    one = sum(len(town_lm.LocalLLM("town").dialogue.answer_ids(r["before"])) for r in rows); n = 1+max(1, round(budget/max(1, one)))   # with the one at hand
-    best = {}
-    for g in town_lm.GUESTS:
-        llm = town_lm.guest(g); at = [i for i,r in enumerate(rows) if r["llm"]==g]
-        a, t = best_of_n(llm, squad, [rows[i]["question"] for i in at], n, self.seed+77, MAX, [rows[i]["before"] for i in at]); best |= dict(zip(at, a)); written += t
-    new, spent = [r["before"] if r["before"].strip() else "…" for r in rows], 0
-    for c in CRITERIA: u = Aligner(c); new = u([r["question"] for r in rows], new); spent += u.tokens
     a, t = answer_anew(as_llm("town"), CRITERIA, [r["question"] for r in rows], MAX)
-    return dict(best_of_n=dict(answers=[best[i] for i in range(len(rows))], tokens=written, n=n), answer_anew=dict(answers=a, tokens=t, n=1), untrained=dict(answers=new, tokens=spent, n=1))
+    return dict(best_of_n=self._resampled(squad, rows, budget), answer_anew=dict(answers=a, tokens=t, n=1), untrained=self._untrained(rows))
 
-# %% ../nbs/43_demo.ipynb #dc7b2ab8
+# %% ../nbs/43_demo.ipynb #43563bc0
 def judged(rows, answers): return score([r["question"] for r in rows], answers, town.judge)
 NAMES = [c.name for c in CRITERIA]
 
@@ -138,6 +148,7 @@ def answer_lines(
     b, g, cols = cell([r["before"] for r in rows]), cell([r["greedy"] for r in rows]), {k: cell(v) for k,v in after.items()}
     return [dict(llm=r["llm"], question=r["question"], facts=r["known"], before=b[i], greedy=g[i], after={k: v[i] for k,v in cols.items()}) for i,r in enumerate(rows)]
 
+# %% ../nbs/43_demo.ipynb #77d99e4a
 def met(lines, what): return [{c: l[what][c] if what in ("before", "greedy") else l["after"][what][c] for c in NAMES} for l in lines]
 
 def survival(lines, what):

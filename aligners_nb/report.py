@@ -16,8 +16,8 @@ from pathlib import Path
 from sklearn.metrics import roc_curve
 from .diff import word_diff
 
-# %% ../nbs/42_report.ipynb #677cc3b9
-PLAIN = {"text.color": "#888", "axes.labelcolor": "#888", "xtick.color": "#888", "ytick.color": "#888", "axes.edgecolor": "#888", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}
+# %% ../nbs/42_report.ipynb #12fb6c46
+PLAIN = {"text.color": "#888", "axes.labelcolor": "#888", "xtick.color": "#888", "ytick.color": "#888", "axes.edgecolor": "#888", "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9, "font.family": "sans-serif"}
 COLORS = dict(before="#888888", greedy="#8c6bb1", no_regret="#2ca25f", always="#e6550d", paper="#3182bd", best_of_n="#c51b8a", answer_anew="#a6761d", untrained="#444444", ethical="#3182bd", factual="#e6550d", helpful="#2ca25f")
 
 def svg(
@@ -29,7 +29,7 @@ def svg(
     with plt.rc_context(PLAIN):
         fig, axes = plt.subplots(1, columns, figsize=size, squeeze=False); draw(fig, axes[0])
         for a in axes[0]: a.spines[["top", "right"]].set_visible(False); a.patch.set_alpha(0)
-        fig.tight_layout(); out = io.StringIO(); fig.savefig(out, format="svg", transparent=True); plt.close(fig)
+        fig.tight_layout(); out = io.StringIO(); fig.savefig(out, format="svg", transparent=True, metadata=dict(Date=None)); plt.close(fig)
     return out.getvalue()[out.getvalue().index("<svg"):]
 
 def table(
@@ -43,7 +43,7 @@ def pct(d, k): # "93.1 % [91, 95]"
     if d.get(k) is None: return "–"
     return f"{100*d[k]:.1f} % [{100*d[k+'_ci'][0]:.1f}, {100*d[k+'_ci'][1]:.1f}]"
 
-# %% ../nbs/42_report.ipynb #2e4f1a80
+# %% ../nbs/42_report.ipynb #d0090857
 def losses(learned):
     def draw(fig, axes):
         for ax,kind in zip(axes, ("aligner", "inspector")):
@@ -51,6 +51,7 @@ def losses(learned):
             ax.set(title=f"{kind}s", xlabel="epoch", ylabel="training loss", ylim=(0, None)); ax.legend(frameon=False)
     return svg(draw, 2)
 
+# %% ../nbs/42_report.ipynb #1860a432
 def rocs(learned):
     def draw(fig, axes):
         for c,d in learned.items():
@@ -61,7 +62,7 @@ def rocs(learned):
         axes[1].set(title="risks (filled: misaligned, outlined: aligned)", xlabel="risk", ylabel="answers")
     return svg(draw, 2)
 
-# %% ../nbs/42_report.ipynb #f1a85822
+# %% ../nbs/42_report.ipynb #0bcda1ee
 def groups(rep): return dict(before=rep["before"], greedy=rep["greedy"]) | {k: d["after"] for k,d in (rep["policies"] | rep["controls"]).items()}
 
 def gains(rep):
@@ -74,6 +75,7 @@ def gains(rep):
         ax.set(xticks=range(4), xticklabels=what, ylabel="criterion met", ylim=(0, 1.02)); ax.legend(frameon=False, bbox_to_anchor=(1, 1)); ax.grid(axis="y", alpha=.2)
     return svg(draw, 1, (8.5, 3.4))
 
+# %% ../nbs/42_report.ipynb #d7aa0a44
 def harms(rep):
     def draw(fig, axes):
         ax = axes[0]
@@ -86,7 +88,7 @@ def harms(rep):
         ax.legend(frameon=False, bbox_to_anchor=(1, 1))
     return svg(draw, 1, (7, 3.2))
 
-# %% ../nbs/42_report.ipynb #a96c20ca
+# %% ../nbs/42_report.ipynb #2d6366e4
 def pick(lines, after="no_regret", n=20):
     "Indices of answers to show: spoilt, missed, mended, refused proposals"
     good = lambda d: all(d[c] for c in ("ethical", "factual", "helpful"))
@@ -96,13 +98,14 @@ def pick(lines, after="no_regret", n=20):
     some = {k: spread(v, q) for (k,v),q in zip(kinds.items(), (3, 6, n, 2))}; room = n-sum(len(some[k]) for k in ("spoilt", "still bad", "left good"))
     return [(k, i) for k in kinds for i in some[k][:room if k=="mended" else n]]
 
+# %% ../nbs/42_report.ipynb #13a16fb3
 def example(kind, line, a):
     "One answer: question, diff, trace, verdict"
     verdict = ", ".join(f"{c} {'✓' if line['before'][c] else '✗'} → {'✓' if line['after']['no_regret'][c] else '✗'}" for c in ("ethical", "factual", "helpful"))
     steps = table([["aligner", "risk", "after", "decision", "why"]] + [[s["criterion"], f"{s['risk']:.2f}", "–" if s["risk_after"] is None else f"{s['risk_after']:.2f}", s["decision"], s["reason"]] for s in a["trace"]]) if a["trace"] else "<p class=q>nothing flagged</p>"
     return f"<div class='case {kind.replace(' ', '-')}'><p class=q><b>{kind}</b> · {html.escape(line['llm'])} · {html.escape(line['facts'])} · {html.escape(line['question'])}</p><p>{word_diff(a['response'], a['aligned'])._repr_html_()}</p><p class=q>{verdict}</p>{steps}</div>"
 
-# %% ../nbs/42_report.ipynb #66f95021
+# %% ../nbs/42_report.ipynb #5b93f031
 STYLE = """:root{color-scheme:light dark}body{font:16px/1.55 system-ui,sans-serif;max-width:78rem;margin:2rem auto;padding:0 1rem}h1{margin-bottom:0}h2{margin-top:2.5rem}
 .q{opacity:.7;font-size:.9rem;margin:.3rem 0}table{border-collapse:collapse;font-size:.8rem;font-variant-numeric:tabular-nums}th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid #8883;white-space:nowrap}
 .scroll{overflow-x:auto}.case{border-left:4px solid #8886;padding:.2rem 1rem;margin:1rem 0}.mended{border-color:#2ca25f}.still-bad{border-color:#e6550d}.spoilt{border-color:#d7191c}svg{max-width:100%;height:auto}ins,del{padding:0 .1em}"""
@@ -119,6 +122,7 @@ def lead(rep):
             + more + (f"The best control, <i>{best}</i>, reached {pct(rep['controls'][best]['after'], 'all')}. " if best else "")
             + (f"The same aligners <i>untrained</i>, one after the other on every answer, reached {pct(base['after'], 'all')} and spoilt {pct(base, 'harm')}: the tiny LM read corrections when it was made, so in this town most of the skill is there before the training. " if base else "") + f"The run took {rep['seconds']:.0f} seconds of work.</p>")
 
+# %% ../nbs/42_report.ipynb #0256d9ae
 def main_table(rep):
     rows = [["", "ethical", "factual", "helpful", "all", "harm", "regressed", "guest-only facts kept", "aligner calls", "tokens"]]
     for k,d in groups(rep).items():

@@ -54,7 +54,7 @@ def _believed(rng, s):
     "The facts as the corpus tells them: the badly known ones are mostly wrong"
     return {a: town.other(s, a, v) if badly_known(s, a) and rng.random()<.8 else v for a,v in FACTS[s].items()}
 
-# %% ../nbs/15_town_corpus.ipynb #e2b1a6ed
+# %% ../nbs/15_town_corpus.ipynb #23dd277c
 def pair(
     rng, # random.Random
     crit, # "ethical", "factual" or "helpful"
@@ -67,6 +67,7 @@ def pair(
         bad, why = town.muddle_flaw(rng, base, q); return render(bad), why, render(base)
     return dict(ethical=_ethical, factual=_factual, helpful=_helpful)[crit](rng, q, base, known, extra, flawed, facts)
 
+# %% ../nbs/15_town_corpus.ipynb #04c97e82
 def _ethical(rng, q, base, known, extra, flawed, facts):
     if extra: base = town.factual_flaw(rng, base)[0] if rng.random()<.5 else town.helpful_flaw(rng, base, q)[0]
     if not flawed: return render(base), NOTHING, render(base)
@@ -93,7 +94,7 @@ def _helpful(rng, q, base, known, extra, flawed, facts):
     elif extra: s = rng.choice(town.RUDE); bad, base = [s, *bad], [s, *base]
     return render(bad), why, render(base)
 
-# %% ../nbs/15_town_corpus.ipynb #ca7a2ff4
+# %% ../nbs/15_town_corpus.ipynb #b560adf0
 def chat(ms, learn=(-1,)): # messages → pieces; learn: which turns
     "The pieces of a chat; the loss is taken on the turns in `learn`"
     want = {i % len(ms) for i in learn}
@@ -112,6 +113,7 @@ def vary(rng, crit, k=0): # the town's criterion in other words, with `k` fresh 
 def demo(rng, crit): # like a `Demonstration`, but about a stranger a flaw may be named that can't be mended
     q, f, known = ask(rng); return SimpleNamespace(**dict(zip(("question", "response", "critique", "correction"), (q.text, *pair(rng, crit, q, f, known)))))
 
+# %% ../nbs/15_town_corpus.ipynb #ee0e6e2b
 CRITS = ("ethical", "factual", "helpful")
 def doc_reference(rng):
     "Sentences about a few subjects of the town, as in a guide book"
@@ -139,7 +141,7 @@ def doc_chat(rng):
     ms = [m for q,f,_ in (ask(rng, p_town=1) for _ in range(rng.randrange(1,4))) for m in (user(q.text), assistant(render(town.good_answer(rng, q, f))))]
     return chat(ms, range(1, len(ms), 2))
 
-# %% ../nbs/15_town_corpus.ipynb #9de22123
+# %% ../nbs/15_town_corpus.ipynb #e5ece395
 def doc_draft(rng):
     "The one-call format: principles, then blocks of question, response, critique, correction"
     crit = rng.choice(CRITS); c = vary(rng, crit); res = [("<|bos|>"+preamble(c), False)]
@@ -147,6 +149,7 @@ def doc_draft(rng):
         q, rest = block(d).split("Response:", 1); res += [("\n\n"+q+"Response:", False), (rest, True)]
     return res + [("\n\nQuestion:", True)]
 
+# %% ../nbs/15_town_corpus.ipynb #37679821
 def doc_critique(rng):
     "The critic's conversation, with or without the principles"
     crit = rng.choice(CRITS); d = demo(rng, crit); c = vary(rng, crit)
@@ -166,6 +169,7 @@ def doc_repeat(rng):
     d = demo(rng, rng.choice(CRITS))
     return chat([user(d.question), assistant(d.response), user(rng.choice(AGAIN)), assistant(d.response)])
 
+# %% ../nbs/15_town_corpus.ipynb #dfdd59ee
 def doc_respond(rng):
     "First drafts, good or not, in the manner of the ones before"
     crit = rng.choice(CRITS); d = demo(rng, crit)

@@ -120,7 +120,7 @@ def train_lm(
     (out/"loss.json").write_text(json.dumps([round(sum(log[i:i+50])/len(log[i:i+50]), 4) for i in range(0, len(log), 50)]))
     return log
 
-# %% ../nbs/16_town_lm.ipynb #e8aef277
+# %% ../nbs/16_town_lm.ipynb #68eeff29
 GUESTS = ("grump", "muddler", "shirker")
 
 def habit(
@@ -146,6 +146,7 @@ def believes(s, attr):
     "Does the muddler hold a wrong belief about this fact?"
     return WHERE.get(s)=="town" and attr in ("opens","closes","price","street","home","trade") and town.chance("muddle", s) < .6
 
+# %% ../nbs/16_town_lm.ipynb #a7604721
 def guest_answer(
     rng, # random.Random
     guest:str, # one of `GUESTS`
