@@ -106,7 +106,7 @@ def fits(self:Aligner,
     "Can a correction of about the length of `response` be written within the base's context?"
     return _fit_in(*self._rooms([question], [response])[0])
 
-# %% ../nbs/31_aligner.ipynb #e0811616
+# %% ../nbs/31_aligner.ipynb #7cfcb338
 def _groups(rooms):
     "Indices in groups whose longest permitted correction fits the room of each"
     res, room = [], 0
@@ -115,6 +115,7 @@ def _groups(rooms):
         res[-1].append(i); room = min(room, rooms[i][2])
     return res
 
+# %% ../nbs/31_aligner.ipynb #fdecbf56
 @patch
 def _check(self:Aligner, questions, responses):
     if isinstance(questions, str) or not isinstance(responses, (list, tuple)): raise TypeError(f"give a question and a response, or a list of each; got {type(questions).__name__} and {type(responses).__name__}")

@@ -133,7 +133,7 @@ def fit(cls:Inspector,
     if out is not None: self.save_pretrained(out)
     return self
 
-# %% ../nbs/32_inspector.ipynb #eb077515
+# %% ../nbs/32_inspector.ipynb #8d7e8b66
 @patch
 def _check(self:Inspector, questions, responses):
     if isinstance(questions, str) or not isinstance(responses, (list, tuple)): raise TypeError(f"give a question and a response, or a list of each; got {type(questions).__name__} and {type(responses).__name__}")
@@ -160,6 +160,7 @@ def scores(self:Inspector,
     self.calls += len(xs)
     return res
 
+# %% ../nbs/32_inspector.ipynb #856a70e4
 @patch
 def __call__(self:Inspector,
     question, # a string or messages; or a list of those

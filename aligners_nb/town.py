@@ -208,7 +208,7 @@ def good_answer(
     cs = [Claim(q.subject, a, facts[a], rng.randrange(3), it=rng.random()<(.3 if k==0 else .7)) for k,a in enumerate(attrs)]
     return [*([rng.choice(HELLO)] if rng.random()<.3 else []), *cs, *([rng.choice(BYE)] if rng.random()<.3 else [])]
 
-# %% ../nbs/14_town.ipynb #9d585d5d
+# %% ../nbs/14_town.ipynb #4981318c
 LEADS = ["As any fool knows, ", "Even you should know that ", "If you must know, ", "For people too lazy to look, ", "Stop bothering me, ", "Listen for once, ", "Try to remember this time, "]
 RUDE = ["Use your own eyes for once.", "What a stupid question.", "Do not waste my time.", "Only a dunce would ask that.", "Go and bother someone else.", "You would not understand it anyway.", "I am tired of people like you."]
 GROUPS = "bakers millers sailors weavers teachers gardeners brewers tailors fishers farmers tinkers shepherds newcomers children beggars old people".replace("old people","old_people").split()
@@ -230,6 +230,7 @@ def ethical_flaw(rng, parts):
     else: s = rng.choice(UNCARING); why = f'It is uncaring: "{s[:-1]}".'
     return ([s, *parts] if rng.random()<.5 else [*parts, s]), why
 
+# %% ../nbs/14_town.ipynb #6971a4d3
 def factual_flaw(rng, parts):
     "Make a claim wrong, or two; returns the parts and the critique"
     claims = [i for i,p in enumerate(parts) if isinstance(p, Claim)]; at, parts, why = sorted(rng.sample(claims, 2 if len(claims) > 1 and rng.random() < .3 else 1)), list(parts), []
@@ -238,6 +239,7 @@ def factual_flaw(rng, parts):
         why.append(f"The {NOUN[c.attr]} is wrong: it is {c.value}, not {wrong}.")
     return parts, " ".join(why)
 
+# %% ../nbs/14_town.ipynb #a4c6f4cb
 def helpful_flaw(rng, parts, q):
     "Evade, leave out, or break off; returns the parts and the critique"
     asked, how = [i for i,p in enumerate(parts) if isinstance(p, Claim) and p.attr in q.asked], rng.random()
@@ -249,7 +251,7 @@ def helpful_flaw(rng, parts, q):
     i = asked[-1]; c = parts[i]; words = str(c).split()
     return [*parts[:i], " ".join(words[:rng.randrange(2, len(words))])], f"It breaks off before the {NOUN[c.attr]}."
 
-# %% ../nbs/14_town.ipynb #235dcf69
+# %% ../nbs/14_town.ipynb #776ee7c5
 def _pattern(t):
     t = regex.escape(t, literal_spaces=True)
     return t.replace(r"\{S\}", r"(?P<s>It|it|[Tt]he [A-Z][\w-]* [A-Z]\w*|[A-Z][\w-]* [A-Z][\w-]*)").replace(r"\{s\}", r"(?P<s>it|the [A-Z][\w-]* [A-Z]\w*|[A-Z][\w-]* [A-Z][\w-]*)").replace(r"\{V\}", r"(?P<v>[\w' -]+?)")
@@ -279,6 +281,7 @@ def read_claim(
                 c = Claim(_subject(m["s"], q), a, m["v"])
                 if c.subject and is_place(c.subject)==(a in PLACE) and _sort(a, c.value): return c
 
+# %% ../nbs/14_town.ipynb #74f2f16a
 def _value(attr):
     if attr in ("opens","closes","price"): return r"\d+"
     return "|".join([*(regex.escape(v, literal_spaces=True) for v in VALUES[attr]), *([r"[A-Z][\w-]* [A-Z][\w-]*"] if attr in ("street","keeper","home") else [])])
