@@ -7,13 +7,13 @@ Docs: https://example-user.github.io/aligners-nb/aligner.html.md"""
 # %% auto #0
 __all__ = ['SLACK', 'pairs', 'Aligner']
 
-# %% ../nbs/31_aligner.ipynb #c7d74fc0
+# %% ../nbs/31_aligner.ipynb #392f44da
 import random, torch, warnings
 from collections.abc import Iterator
 from fastcore.basics import patch
 from pathlib import Path
 from .criterion import Criterion, DataError
-from .prompts import correction_request
+from .prompts import aligner_request
 from .dialogue import Dialogue
 from .decode import generate
 from .local import attach, load
@@ -61,13 +61,13 @@ def _fit(self:Aligner, examples, **kwargs):
     self.log = train(self.model, short, pad=self.tok.pad_token_id, desc=f"{self.criterion.name} aligner", **kwargs)
     return self
 
-# %% ../nbs/31_aligner.ipynb #1a5b38cb
+# %% ../nbs/31_aligner.ipynb #b5bdf52e
 @patch(cls_method=True)
 def fit(cls:Aligner,
     rows, # dicts (or a `datasets.Dataset`) with question, response, correction
     base:str="town", # a model: "town", a folder, or a repository of the Hub
     criterion:Criterion|None=None, # what answers should meet; None: what the rows say
-    epochs:float=2, # passes over the pairs
+    epochs:float=3, # passes over the pairs
     seed:int=0, # of the adapter, the draw and the order
     rank:int|None=None, lr:float|None=None, batch_size:int|None=None, # None: what the base suggests (`training.dial`)
     keep_share:float=1/3, # the share of pairs in which nothing is to be changed
@@ -143,13 +143,13 @@ def __call__(self:Aligner,
     self.calls += len(res)
     return res
 
-# %% ../nbs/31_aligner.ipynb #ad5dab94
+# %% ../nbs/31_aligner.ipynb #d18acf44
 @patch
 def save_pretrained(self:Aligner,
     folder, # where to
 )->Path:
     "Write the adapter, `aligner.json` and a card"
-    meta = dict(criterion=self.criterion.to_dict(), request=correction_request(self.criterion), fingerprint=self.fingerprint, log=self.log)
+    meta = dict(criterion=self.criterion.to_dict(), request=aligner_request(self.criterion), fingerprint=self.fingerprint, log=self.log)
     facts = {"base": shown(self.base), "training": f"{self.log[-1]['step']} steps, loss {self.log[-1]['loss']:.3f}" if self.log else "none", "rank": self.model.peft_config[self.name].r}
     usage = f"from aligners_nb.all import *\naligner = Aligner.from_pretrained({str(Path(folder).name)!r})\naligner(question, response)"
     text = card(f"An aligner: {self.criterion.name}", self.base, self.criterion, facts, usage)
@@ -162,7 +162,7 @@ def from_pretrained(cls:Aligner,
 )->"Aligner":
     "Load an aligner onto the shared base"
     folder = fetch(folder); meta = read_meta(folder, "aligner.json"); criterion = Criterion.from_dict(meta["criterion"])
-    if meta["request"] != correction_request(criterion): warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): expect worse corrections, or train it again")
+    if meta["request"] != aligner_request(criterion): warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): expect worse corrections, or train it again")
     self = cls(criterion, base or meta["base"], str(folder)); check_base(meta, self.model, folder)
     self.log, self.fingerprint = meta["log"], meta["fingerprint"]
     return self

@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/demo.html.md"""
 __all__ = ['CRITERIA', 'MAX', 'NAMES', 'Demo', 'judged', 'answer_lines', 'met', 'survival', 'figures', 'inspector_figures',
            'table']
 
-# %% ../nbs/43_demo.ipynb #cc17de2d
+# %% ../nbs/43_demo.ipynb #b7f206c7
 import json, os, time, zlib
 from fastcore.basics import patch
 from pathlib import Path
@@ -17,6 +17,7 @@ from .aligner import Aligner
 from .criterion import DataError
 from .curation import curate
 from .evaluation import answer_anew, best_of_n, everything, harm, met_rates, score, with_ci
+from .filters import FILTERS, changed_though_right
 from .inspector import Inspector
 from .local import as_llm
 from .report import write_report
@@ -58,14 +59,15 @@ def stage(self:Demo,
         tmp = f.with_suffix(".tmp"); tmp.write_text(json.dumps(dict(seconds=time.time()-t, result=res), ensure_ascii=False)); os.replace(tmp, f)
     d = json.loads(f.read_text()); self.seconds[name] = d["seconds"]; return d["result"]
 
-# %% ../nbs/43_demo.ipynb #487d8a60
+# %% ../nbs/43_demo.ipynb #5bfbde73
 @patch
 def learn(self:Demo,
     criterion, # one of the town's
 )->dict: # funnel, logs, inspector figures
     "From a criterion to an aligner and an inspector"
     c, folder = criterion.name, self.out/"squad"/criterion.name
-    cur = curate(synthesize(criterion, n=self.rows, out=self.out/"data"/c, seed=self.seed, calls="separate")); train, calib, test = cur.split((.6, .25, .15), seed=self.seed)
+    rows = synthesize(criterion, n=self.rows, out=self.out/"data"/c, seed=self.seed, calls="separate")
+    cur = curate(rows, filters=[f for f in FILTERS if f is not changed_though_right]); train, calib, test = cur.split((.65, .2, .15), seed=self.seed)
     aligner = Aligner.fit(train, seed=self.seed, out=folder/"aligner")
     inspector = Inspector.fit(train, seed=self.seed)
     wrong = sum(r["response"]!=r["correction"] for r in calib); target = max(.05, 1.01/(wrong+1))   # a small run can't promise one in twenty
@@ -108,7 +110,7 @@ def align(self:Demo,
         res[p] = dict(out=[a.to_dict() for a in out], aligner_calls=squad.aligner_calls-calls, tokens=squad.tokens-tokens, seconds=time.time()-t)
     return res
 
-# %% ../nbs/43_demo.ipynb #5312013e
+# %% ../nbs/43_demo.ipynb #d09e0c8a
 @patch
 def _resampled(self:Demo, squad, rows, budget):
     one = sum(len(as_llm("town").dialogue.answer_ids(r["before"])) for r in rows); n = 1+max(1, round(budget/max(1, one)))   # with the one at hand
@@ -119,10 +121,14 @@ def _resampled(self:Demo, squad, rows, budget):
     return dict(answers=[best[i] for i in range(len(rows))], tokens=written, n=n)
 
 @patch
-def _untrained(self:Demo, rows):
-    new, spent = [r["before"] if r["before"].strip() else "…" for r in rows], 0
-    for c in CRITERIA: u = Aligner(c); new = u([r["question"] for r in rows], new); spent += u.tokens
-    return dict(answers=new, tokens=spent, n=1)
+def untrained(self:Demo,
+    rows, # what `ask` gave
+    every=3, # which of them
+)->dict: # figures, as `figures` gives them for a control, and `n`
+    "What the aligners do before their training"
+    rows = rows[::every]; new = [r["before"] if r["before"].strip() else "…" for r in rows]
+    for c in CRITERIA: new = Aligner(c)([r["question"] for r in rows], new)
+    d = figures(answer_lines(rows, {}, dict(untrained=dict(answers=new)))); return dict(n=len(rows), before=d["before"], **d["controls"]["untrained"])
 
 @patch
 def control(self:Demo,
@@ -130,9 +136,9 @@ def control(self:Demo,
     rows, # what `ask` gave
     budget:int, # tokens that `no_regret` spent
 )->dict: # control → dict(answers, tokens, n)
-    "What would have been had without a squad, and what its aligners do before they are trained"
+    "What would have been had without a squad"
     a, t = answer_anew(as_llm("town"), CRITERIA, [r["question"] for r in rows], MAX)
-    return dict(best_of_n=self._resampled(squad, rows, budget), answer_anew=dict(answers=a, tokens=t, n=1), untrained=self._untrained(rows))
+    return dict(best_of_n=self._resampled(squad, rows, budget), answer_anew=dict(answers=a, tokens=t, n=1))
 
 # %% ../nbs/43_demo.ipynb #43563bc0
 def judged(rows, answers): return score([r["question"] for r in rows], answers, town.judge)
@@ -178,17 +184,18 @@ def inspector_figures(lines, policies, learned):
                       false_alarm=rate([r >= d["threshold"] for r,b in zip(risks, bad) if not b]))), miss_target=d["miss_target"], threshold=d["threshold"], n_test=len(d["risks_bad"]))
     return res
 
-# %% ../nbs/43_demo.ipynb #ed4c21e6
+# %% ../nbs/43_demo.ipynb #ad21dfba
 @patch
 def run(self:Demo)->dict: # what report.json holds
     "Run what is missing and write the report"
-    self.say(f"The whole method in {self.out}: 3 criteria × {self.rows} rows, 3 guests × {self.n} questions. About {60+.35*self.rows+.16*self.n:.0f} s on two cores; what is finished is kept.", flush=True)
+    self.say(f"The whole method in {self.out}: 3 criteria × {self.rows} rows, 3 guests × {self.n} questions. About {60+.37*self.rows+.4*self.n:.0f} s on two cores; what is finished is kept.", flush=True)
     learned = {c.name: self.stage(f"learn {c.name}", lambda: self.learn(c)) for c in CRITERIA}
     rows = [r for g in town_lm.GUESTS for r in self.stage(f"ask {g}", lambda: self.ask(g))]
     made = self.stage("align", lambda: self._act(rows)); policies, controls = made["policies"], made["controls"]
     lines = answer_lines(rows, policies, controls)
     cost = {p: dict(aligner_calls=d["aligner_calls"], tokens=d["tokens"]) for p,d in policies.items()} | {k: dict(n=d["n"], tokens=d["tokens"]) for k,d in controls.items()}
-    rep = dict(seconds=round(sum(self.seconds.values()), 1), **figures(lines, cost), inspectors=inspector_figures(lines, policies, learned),
+    base = self.stage("untrained", lambda: self.untrained(rows))
+    rep = dict(seconds=round(sum(self.seconds.values()), 1), **figures(lines, cost), untrained=base, inspectors=inspector_figures(lines, policies, learned),
                guests={g: figures([l for l in lines if l["llm"]==g]) for g in town_lm.GUESTS}, facts={k: figures([l for l in lines if l["facts"]==k]) for k in ("known", "badly known", "guest-only") if any(l["facts"]==k for l in lines)})
     (self.out/"answers.jsonl").write_text("".join(json.dumps(l, ensure_ascii=False)+"\n" for l in lines)); (self.out/"report.json").write_text(json.dumps(rep, indent=1))
     write_report(self.out/"report.html", rep, learned, lines, policies, self.seconds)
@@ -199,16 +206,17 @@ def _act(self:Demo, rows):
     s = self.squad(); policies = self.align(s, rows)
     return dict(policies=policies, controls=self.control(s, rows, policies["no_regret"]["tokens"]))
 
-# %% ../nbs/43_demo.ipynb #03cefebe
+# %% ../nbs/43_demo.ipynb #88650bd5
 def table(
     rep:dict, # what `run` returned
 )->str: # a row a guest, and one for all
     "The share of answers that meet every criterion, and the harm done"
-    cols = ["before", "greedy", *POLICIES, "best_of_n", "answer_anew", "untrained"]
+    cols, u = ["before", "greedy", *POLICIES, "best_of_n", "answer_anew"], rep["untrained"]
     def cells(d):
         res = [f"{d[k]['all']:.3f}" for k in ("before", "greedy")]
         for k in cols[2:]: x = (d["policies"] | d["controls"])[k]; res.append(f"{x['after']['all']:.3f}" + ("" if x["harm"] is None else f" ({x['harm']:.3f})"))
         return res
     t = [["LLM", *cols]] + [[g, *cells(d)] for g,d in rep["guests"].items()] + [["all three", *cells(rep)]]
     w = [max(len(r[i]) for r in t) for i in range(len(t[0]))]
-    return f"meets every criterion (harm), n={rep['n']}\n" + "\n".join("  ".join(v.ljust(k) for v,k in zip(r, w)).rstrip() for r in t)
+    learned = f"\n\nbefore their training the same aligners turn {u['before']['all']:.3f} into {u['after']['all']:.3f} (harm {u['harm'] or 0:.3f}), n={u['n']}"
+    return f"meets every criterion (harm), n={rep['n']}\n" + "\n".join("  ".join(v.ljust(k) for v,k in zip(r, w)).rstrip() for r in t) + learned

@@ -7,12 +7,12 @@ Docs: https://example-user.github.io/aligners-nb/dialogue.html.md"""
 # %% auto #0
 __all__ = ['Dialogue']
 
-# %% ../nbs/11_dialogue.ipynb #816b631e
+# %% ../nbs/11_dialogue.ipynb #54deebd5
 from fastcore.basics import patch
 from functools import cached_property
 from jinja2 import TemplateError
 from .criterion import Criterion, DataError
-from .prompts import assistant, conversation, correction_request, critique_request, user
+from .prompts import assistant, conversation, aligner_request, critique_request, user
 
 # %% ../nbs/11_dialogue.ipynb #d76992db
 class Dialogue:
@@ -67,7 +67,7 @@ def stop_ids(self:Dialogue)->set: # ids at which generation stops
     "End of turn and end of text"
     return {self.tok.eos_token_id, self.end_ids[-1]}
 
-# %% ../nbs/11_dialogue.ipynb #9b7595b1
+# %% ../nbs/11_dialogue.ipynb #a3f4ae64
 @patch
 def aligner_prompt(self:Dialogue,
     criterion:Criterion, # what answers must meet
@@ -75,7 +75,7 @@ def aligner_prompt(self:Dialogue,
     response:str, # the answer to correct
 )->list: # token ids
     "The conversation an aligner goes on with"
-    return self.ids([*conversation(question), assistant(response), user(correction_request(criterion))], reply=True)
+    return self.ids([*conversation(question), assistant(response), user(aligner_request(criterion))], reply=True)
 
 @patch
 def aligner_example(self:Dialogue,

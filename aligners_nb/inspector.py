@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/inspector.html.md"""
 # %% auto #0
 __all__ = ['Pairs', 'Copies', 'Inspector', 'reader_of', 'labelled', 'platt', 'conformal_threshold', 'Report']
 
-# %% ../nbs/32_inspector.ipynb #d877bec8
+# %% ../nbs/32_inspector.ipynb #28a32abc
 import json, math, numpy as np, torch, warnings
 import matplotlib.pyplot as plt
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_curve
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from .criterion import Criterion, DataError
-from .prompts import conversation, correction_request
+from .prompts import conversation, aligner_request
 from .stats import auroc, rate
 from .dialogue import Dialogue
 from .decode import using
@@ -107,13 +107,13 @@ def _fit(self:Inspector, examples, **kwargs):
     self.log = train(self.model, short, pad=self.tok.pad_token_id, loss=loss, desc=f"{self.criterion.name} inspector", **kwargs)
     return self
 
-# %% ../nbs/32_inspector.ipynb #5644a96b
+# %% ../nbs/32_inspector.ipynb #3d37f9a0
 @patch(cls_method=True)
 def fit(cls:Inspector,
     rows, # dicts (or a `datasets.Dataset`) with question, response, correction
     base:str="town", # a causal LM or an encoder: "town", a folder, or a repository of the Hub
     criterion:Criterion|None=None, # what answers should meet; None: what the rows say
-    epochs:float=2, # passes over the answers
+    epochs:float=3, # passes over the answers
     seed:int=0, # of the adapter and the order
     rank:int|None=None, lr:float|None=None, batch_size:int|None=None, # None: what the base suggests (`training.dial`)
     out=None, # a folder to save to, and to load from if it holds this very run
@@ -133,7 +133,7 @@ def fit(cls:Inspector,
     if out is not None: self.save_pretrained(out)
     return self
 
-# %% ../nbs/32_inspector.ipynb #8d7e8b66
+# %% ../nbs/32_inspector.ipynb #b87bd209
 @patch
 def _check(self:Inspector, questions, responses):
     if isinstance(questions, str) or not isinstance(responses, (list, tuple)): raise TypeError(f"give a question and a response, or a list of each; got {type(questions).__name__} and {type(responses).__name__}")
@@ -146,7 +146,7 @@ def _check(self:Inspector, questions, responses):
 def scores(self:Inspector,
     questions, # a list of strings or messages
     responses, # a list of as many answers
-    batch_size:int=64, # answers read at a time
+    batch_size:int=32, # answers read at a time
 )->np.ndarray: # (n,) log-odds of being misaligned, before calibration
     "What the base says, without calibration"
     self._check(questions, responses); xs = [self.encode(q, r) for q,r in zip(questions, responses)]
@@ -160,12 +160,12 @@ def scores(self:Inspector,
     self.calls += len(xs)
     return res
 
-# %% ../nbs/32_inspector.ipynb #856a70e4
+# %% ../nbs/32_inspector.ipynb #2c67d981
 @patch
 def __call__(self:Inspector,
     question, # a string or messages; or a list of those
     response, # the answer; or a list of as many
-    batch_size:int=64, # answers read at a time
+    batch_size:int=32, # answers read at a time
 ): # the risk in [0, 1], or a list of them in the same order
     "How likely one answer or many miss the criterion"
     if isinstance(response, str): return self([question], [response])[0]
@@ -262,14 +262,14 @@ def plot(self:Report,
     b.set(xlabel="risk", ylabel="answers"); b.legend(frameon=False, fontsize="small")
     return a, b
 
-# %% ../nbs/32_inspector.ipynb #6e1a0173
+# %% ../nbs/32_inspector.ipynb #65a36d7b
 @patch
 def save_pretrained(self:Inspector,
     folder, # where to
 )->Path:
     "Write the adapter, `inspector.json` and a card"
     keep = {k: getattr(self, k) for k in ("threshold", "slope", "offset", "calibration", "fingerprint", "log")}
-    meta = dict(criterion=self.criterion.to_dict(), request=correction_request(self.criterion), **keep)
+    meta = dict(criterion=self.criterion.to_dict(), request=aligner_request(self.criterion), **keep)
     facts = {"base": shown(self.base), "training": f"{self.log[-1]['step']} steps, loss {self.log[-1]['loss']:.3f}" if self.log else "none", "threshold": f"{self.threshold:.4f}",
              "calibration": ", ".join(f"{k} {v:g}" for k,v in self.calibration.items()) if self.calibration else "none"}
     usage = f"from aligners_nb.all import *\ninspector = Inspector.from_pretrained({Path(folder).name!r})\ninspector(question, response) >= inspector.threshold"
@@ -282,7 +282,7 @@ def from_pretrained(cls:Inspector,
 )->"Inspector":
     "Load an inspector onto the shared base"
     folder = fetch(folder); meta = read_meta(folder, "inspector.json"); criterion = Criterion.from_dict(meta["criterion"])
-    if meta["request"] != correction_request(criterion): warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): calibrate it again, or train it again")
+    if meta["request"] != aligner_request(criterion): warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): calibrate it again, or train it again")
     self = cls(criterion, base or meta["base"], str(folder)); check_base(meta, self.model, folder)
     for k in ("threshold", "slope", "offset", "calibration", "fingerprint", "log"): setattr(self, k, meta[k])
     return self

@@ -16,9 +16,9 @@ from pathlib import Path
 from sklearn.metrics import roc_curve
 from .diff import word_diff
 
-# %% ../nbs/42_report.ipynb #12fb6c46
+# %% ../nbs/42_report.ipynb #5a8476fb
 PLAIN = {"text.color": "#888", "axes.labelcolor": "#888", "xtick.color": "#888", "ytick.color": "#888", "axes.edgecolor": "#888", "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9, "font.family": "sans-serif"}
-COLORS = dict(before="#888888", greedy="#8c6bb1", no_regret="#2ca25f", always="#e6550d", paper="#3182bd", best_of_n="#c51b8a", answer_anew="#a6761d", untrained="#444444", ethical="#3182bd", factual="#e6550d", helpful="#2ca25f")
+COLORS = dict(before="#888888", greedy="#8c6bb1", no_regret="#2ca25f", always="#e6550d", paper="#3182bd", best_of_n="#c51b8a", answer_anew="#a6761d", ethical="#3182bd", factual="#e6550d", helpful="#2ca25f")
 
 def svg(
     draw, # called with a figure and its axes
@@ -105,7 +105,7 @@ def example(kind, line, a):
     steps = table([["aligner", "risk", "after", "decision", "why"]] + [[s["criterion"], f"{s['risk']:.2f}", "–" if s["risk_after"] is None else f"{s['risk_after']:.2f}", s["decision"], s["reason"]] for s in a["trace"]]) if a["trace"] else "<p class=q>nothing flagged</p>"
     return f"<div class='case {kind.replace(' ', '-')}'><p class=q><b>{kind}</b> · {html.escape(line['llm'])} · {html.escape(line['facts'])} · {html.escape(line['question'])}</p><p>{word_diff(a['response'], a['aligned'])._repr_html_()}</p><p class=q>{verdict}</p>{steps}</div>"
 
-# %% ../nbs/42_report.ipynb #5b93f031
+# %% ../nbs/42_report.ipynb #3e540f33
 STYLE = """:root{color-scheme:light dark}body{font:16px/1.55 system-ui,sans-serif;max-width:78rem;margin:2rem auto;padding:0 1rem}h1{margin-bottom:0}h2{margin-top:2.5rem}
 .q{opacity:.7;font-size:.9rem;margin:.3rem 0}table{border-collapse:collapse;font-size:.8rem;font-variant-numeric:tabular-nums}th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid #8883;white-space:nowrap}
 .scroll{overflow-x:auto}.case{border-left:4px solid #8886;padding:.2rem 1rem;margin:1rem 0}.mended{border-color:#2ca25f}.still-bad{border-color:#e6550d}.spoilt{border-color:#d7191c}svg{max-width:100%;height:auto}ins,del{padding:0 .1em}"""
@@ -115,12 +115,11 @@ def lead(rep):
     p, n = rep["policies"]["no_regret"], rep["n"]
     more = "".join(f"<i>{k}</i> reached {pct(d['after'], 'all')}, ungated, with {d['aligner_calls']:,} calls of aligners where <i>no_regret</i> took {p['aligner_calls']:,}; it spoilt {pct(d, 'harm')}. "
                    for k,d in rep["policies"].items() if d["after"]["all"] > p["after"]["all"])
-    simple = {k: d for k,d in rep["controls"].items() if k!="untrained"}; best = max(simple, key=lambda k: simple[k]["after"]["all"]) if simple else None
-    base = rep["controls"].get("untrained")
+    simple, base = rep["controls"], rep["untrained"]; best = max(simple, key=lambda k: simple[k]["after"]["all"]) if simple else None
     return (f"<p>Three aligners and three inspectors were trained on what a prompted LLM wrote about three criteria in words. Then {n} answers of three LLMs that none of them had seen were aligned. "
             f"Before, {pct(rep['before'], 'all')} of the answers met every criterion; after, {pct(p['after'], 'all')}. Of the {p['n_good']} answers that were good before, {pct(p, 'harm')} were spoilt. "
             + more + (f"The best control, <i>{best}</i>, reached {pct(rep['controls'][best]['after'], 'all')}. " if best else "")
-            + (f"The same aligners <i>untrained</i>, one after the other on every answer, reached {pct(base['after'], 'all')} and spoilt {pct(base, 'harm')}: the tiny LM read corrections when it was made, so in this town most of the skill is there before the training. " if base else "") + f"The run took {rep['seconds']:.0f} seconds of work.</p>")
+            + f"Before their training the same aligners, one after the other on {base['n']} of the answers, reached {pct(base['after'], 'all')} and spoilt {pct(base, 'harm')}. The run took {rep['seconds']:.0f} seconds of work.</p>")
 
 # %% ../nbs/42_report.ipynb #0256d9ae
 def main_table(rep):

@@ -135,18 +135,15 @@ def _json(criterion, llm, rows, temperature, seeds):
     out = llm.chat([draft_json_messages(criterion, r["question"]) for r in rows], max_tokens=400, temperature=temperature, seed=seeds, keep_refused=True, **held)
     return [_row(criterion, r, [o], parse_draft_json) for r,o in zip(rows, out)]
 
-# %% ../nbs/21_synthesis.ipynb #85c7d162
+# %% ../nbs/21_synthesis.ipynb #27fb8e16
 def _separate(criterion, llm, rows, temperature, seeds):
-    "A first draft; then, greedily, what is wrong with it; then, where something is, the correction"
+    "A first draft; then, greedily, its correction; then, where that differs, what was wrong"
     said = [[] for _ in rows]
-    def ask(at, messages, t):
-        at = [i for i in at if all(isinstance(x, str) and x.strip() for x in said[i])]    # the others are lost already
-        for i,x in zip(at, llm.chat([messages(criterion, rows[i]["question"], *said[i]) for i in at], temperature=t, seed=[seeds[i] for i in at], keep_refused=True)): said[i].append(x.strip() if isinstance(x, str) else x)
-    ask(range(len(rows)), respond_messages, temperature)
-    ask(range(len(rows)), critique_messages, 0)
-    ask([i for i,s in enumerate(said) if len(s)==2 and isinstance(s[1], str) and s[1] and parse_critique(s[1])!=NOTHING], correct_messages, 0)
-    def read(response, critique="", correction=None):
-        return dict(response=parse_answer(response), critique=parse_critique(critique), correction=parse_answer(response if correction is None else correction))
+    def ask(messages, t, wanted=lambda s: True):
+        at = [i for i,s in enumerate(said) if all(isinstance(x, str) and x for x in s) and wanted(s)]    # the others are lost already
+        for i,x in zip(at, llm.chat([messages(criterion, rows[i]["question"], *said[i][:1]) for i in at], temperature=t, seed=[seeds[i] for i in at], keep_refused=True)): said[i].append(x.strip() if isinstance(x, str) else x)
+    ask(respond_messages, temperature); ask(correct_messages, 0); ask(critique_messages, 0, lambda s: s[0]!=s[1])
+    def read(response, correction="", critique=NOTHING): return dict(response=parse_answer(response), critique=parse_critique(critique), correction=parse_answer(correction))
     return [_row(criterion, r, s, read) for r,s in zip(rows, said)]
 
 CALLS = dict(one=_one, separate=_separate, json=_json)

@@ -22,13 +22,13 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from .criterion import DataError
 
-# %% ../nbs/30_training.ipynb #9172c9ca
+# %% ../nbs/30_training.ipynb #0b43c531
 def dial(
     model, # any transformers model
 )->dict: # rank, lr, batch_size
     "The settings that follow from the width of `model`"
-    hidden = model.config.get_text_config().hidden_size
-    return dict(rank=16, lr=5e-4*(2000/hidden)**.0775, batch_size=16)
+    c = model.config.get_text_config()
+    return dict(rank=16, lr=min(2e-3, 5e-4*(2000/c.hidden_size)**(.781 if c.model_type=="llama" else .0775)), batch_size=16)
 
 # %% ../nbs/30_training.ipynb #ebb945a1
 TASKS = dict(causal="CAUSAL_LM", classifier="SEQ_CLS")
