@@ -59,7 +59,7 @@ def stage(self:Demo,
         tmp = f.with_suffix(".tmp"); tmp.write_text(json.dumps(dict(seconds=time.time()-t, result=res), ensure_ascii=False)); os.replace(tmp, f)
     d = json.loads(f.read_text()); self.seconds[name] = d["seconds"]; return d["result"]
 
-# %% ../nbs/43_demo.ipynb #5bfbde73
+# %% ../nbs/43_demo.ipynb #a260db90
 @patch
 def learn(self:Demo,
     criterion, # one of the town's
@@ -67,7 +67,7 @@ def learn(self:Demo,
     "From a criterion to an aligner and an inspector"
     c, folder = criterion.name, self.out/"squad"/criterion.name
     rows = synthesize(criterion, n=self.rows, out=self.out/"data"/c, seed=self.seed, calls="separate")
-    cur = curate(rows, filters=[f for f in FILTERS if f is not changed_though_right]); train, calib, test = cur.split((.65, .2, .15), seed=self.seed)
+    cur = curate(rows, filters=[f for f in FILTERS if f is not changed_though_right]); train, calib, test = cur.split((.6, .25, .15), seed=self.seed)
     aligner = Aligner.fit(train, seed=self.seed, out=folder/"aligner")
     inspector = Inspector.fit(train, seed=self.seed)
     wrong = sum(r["response"]!=r["correction"] for r in calib); target = max(.05, 1.01/(wrong+1))   # a small run can't promise one in twenty
