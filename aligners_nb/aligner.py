@@ -20,7 +20,7 @@ from .local import attach, load
 from .synthesis import criterion_of
 from .training import base_print, card, check_base, checked, context, dial, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter, shown, train, unique
 
-# %% ../nbs/31_aligner.ipynb #3e3e88dc
+# %% ../nbs/31_aligner.ipynb #76734b02
 def pairs(
     rows, # dicts with question, response, correction
     keep_share:float=1/3, # the share of pairs in which nothing is to be changed
@@ -31,9 +31,9 @@ def pairs(
     rows = checked(rows)
     fix = [(r["question"], r["response"], r["correction"]) for r in rows if r["response"] != r["correction"]]
     keep = [(r["question"], r["response"], r["correction"]) for r in rows if r["response"] == r["correction"]]
-    want = round(len(fix)*keep_share/(1-keep_share)) - len(keep)
-    good = list(dict.fromkeys((q, c, c) for q,_,c in fix))
-    return fix + keep + random.Random(seed).sample(good, max(0, min(want, len(good))))
+    if rows and not fix: raise DataError(f"none of these {len(rows)} rows has a correction that differs from its response: there is nothing to learn from them")
+    rng, want, good = random.Random(seed), round(len(fix)*keep_share/(1-keep_share)), list(dict.fromkeys((q, c, c) for q,_,c in fix))
+    keep = rng.sample(keep, min(want, len(keep))); return fix + keep + rng.sample(good, min(want-len(keep), len(good)))
 
 # %% ../nbs/31_aligner.ipynb #21597697
 class Aligner:
@@ -61,13 +61,13 @@ def _fit(self:Aligner, examples, **kwargs):
     self.log = train(self.model, short, pad=self.tok.pad_token_id, desc=f"{self.criterion.name} aligner", **kwargs)
     return self
 
-# %% ../nbs/31_aligner.ipynb #b5bdf52e
+# %% ../nbs/31_aligner.ipynb #bbac6fa0
 @patch(cls_method=True)
 def fit(cls:Aligner,
     rows, # dicts (or a `datasets.Dataset`) with question, response, correction
     base:str="town", # a model: "town", a folder, or a repository of the Hub
     criterion:Criterion|None=None, # what answers should meet; None: what the rows say
-    epochs:float=3, # passes over the pairs
+    epochs:float=4, # passes over the pairs
     seed:int=0, # of the adapter, the draw and the order
     rank:int|None=None, lr:float|None=None, batch_size:int|None=None, # None: what the base suggests (`training.dial`)
     keep_share:float=1/3, # the share of pairs in which nothing is to be changed
@@ -115,7 +115,7 @@ def _groups(rooms):
         res[-1].append(i); room = min(room, rooms[i][2])
     return res
 
-# %% ../nbs/31_aligner.ipynb #fdecbf56
+# %% ../nbs/31_aligner.ipynb #d5f6b9b2
 @patch
 def _check(self:Aligner, questions, responses):
     if isinstance(questions, str) or not isinstance(responses, (list, tuple)): raise TypeError(f"give a question and a response, or a list of each; got {type(questions).__name__} and {type(responses).__name__}")
@@ -127,7 +127,7 @@ def _check(self:Aligner, questions, responses):
 def __call__(self:Aligner,
     question, # a string or messages; or a list of those
     response, # the answer as it came from an LLM; or a list of as many
-    batch_size:int=64, # rows generated at a time
+    batch_size:int|None=None, # rows generated at a time; None: as many as memory has room for, up to 64
 ): # the corrected answer, or a list of them in the same order
     "Correct one answer or many; what can't be corrected comes back as it was"
     if isinstance(response, str): return self([question], [response], batch_size)[0]

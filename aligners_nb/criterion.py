@@ -49,12 +49,19 @@ class Demonstration:
     @property
     def aligned(self): return self.response == self.correction # does the response meet the criterion as it is?
 
-# %% ../nbs/00_criterion.ipynb #6f774da7
+# %% ../nbs/00_criterion.ipynb #5956899f
 DEFAULT_TYPES = tuple("""everyday advice,health,cooking,travel,work and careers,money,family,friendship,school and learning,history,science,nature,
 technology at home,language and writing,art and music,sports and games,law and rights,culture and customs,safety,making and repairing""".replace("\n","").split(","))
-SEEDS = (("cooking", "Boiled eggs", "How long should I boil an egg?"), ("health", "Sleep", "How many hours should an adult sleep?"),
-         ("family", "Sharing chores", "How can we share the housework fairly?"), ("travel", "Train tickets", "When are train tickets cheapest?"),
-         ("history", "The printing press", "Who built the first printing press in Europe?"), ("money", "Saving", "How much should I save each month?"))
+SEEDS = (("everyday advice", "Rainy days", "What can we do at home when it rains all day?"), ("health", "Sleep", "How many hours should an adult sleep?"),
+         ("cooking", "Boiled eggs", "How long should I boil an egg?"), ("travel", "Train tickets", "When are train tickets cheapest?"),
+         ("work and careers", "Job interviews", "Should I tell an employer why I left my last job?"), ("money", "Saving", "How much should I save each month?"),
+         ("family", "Sharing chores", "How can we share the housework fairly?"), ("friendship", "Old friends", "I have not called a friend for years. Is it too late?"),
+         ("school and learning", "Exams", "My exam is in three days and I have not begun. What now?"), ("history", "The printing press", "Who built the first printing press in Europe?"),
+         ("science", "Rainbows", "Why does a rainbow have the shape of a bow?"), ("nature", "Hedgehogs", "Where do hedgehogs spend the winter?"),
+         ("technology at home", "Slow internet", "Why is our internet slow in the evening?"), ("language and writing", "Cover letters", "How do I begin a cover letter if I know no name?"),
+         ("art and music", "Learning guitar", "Am I too old to learn the guitar at sixty?"), ("sports and games", "Chess", "What is the best first move in chess, and why?"),
+         ("law and rights", "Rented flats", "May my landlord enter the flat when I am away?"), ("culture and customs", "Tipping", "How much should I tip a waiter in Japan?"),
+         ("safety", "Smoke alarms", "Where should smoke alarms hang, and how often should I test them?"), ("making and repairing", "Bicycle tyres", "How do I mend a flat bicycle tyre?"))
 
 # %% ../nbs/00_criterion.ipynb #ff324cba
 _MOST = dict(principles=20, demonstrations=20, question_types=200, seeds=1000)

@@ -25,14 +25,14 @@ from .squad import POLICIES, Squad
 from .stats import auroc, rate
 from .synthesis import synthesize
 
-# %% ../nbs/43_demo.ipynb #390b40ea
+# %% ../nbs/43_demo.ipynb #8a0bf769
 CRITERIA = (town.ethical, town.factual, town.helpful)
 
 class Demo:
     "A run of the whole method in one folder"
     def __init__(self,
         out="runs/demo", # folder of the run
-        rows:int=400, # synthetic rows for each criterion
+        rows:int=500, # synthetic rows for each criterion
         n:int=300, # held-out questions for each guest
         seed:int=42,
         say=print, # where progress goes
@@ -59,7 +59,7 @@ def stage(self:Demo,
         tmp = f.with_suffix(".tmp"); tmp.write_text(json.dumps(dict(seconds=time.time()-t, result=res), ensure_ascii=False)); os.replace(tmp, f)
     d = json.loads(f.read_text()); self.seconds[name] = d["seconds"]; return d["result"]
 
-# %% ../nbs/43_demo.ipynb #a260db90
+# %% ../nbs/43_demo.ipynb #9cad09d8
 @patch
 def learn(self:Demo,
     criterion, # one of the town's
@@ -67,7 +67,7 @@ def learn(self:Demo,
     "From a criterion to an aligner and an inspector"
     c, folder = criterion.name, self.out/"squad"/criterion.name
     rows = synthesize(criterion, n=self.rows, out=self.out/"data"/c, seed=self.seed, calls="separate")
-    cur = curate(rows, filters=[f for f in FILTERS if f is not changed_though_right]); train, calib, test = cur.split((.6, .25, .15), seed=self.seed)
+    cur = curate(rows, filters=[f for f in FILTERS if f is not changed_though_right]); train, calib, test = cur.split((.5, .35, .15), seed=self.seed)
     aligner = Aligner.fit(train, seed=self.seed, out=folder/"aligner")
     inspector = Inspector.fit(train, seed=self.seed)
     wrong = sum(r["response"]!=r["correction"] for r in calib); target = max(.05, 1.01/(wrong+1))   # a small run can't promise one in twenty
@@ -110,7 +110,7 @@ def align(self:Demo,
         res[p] = dict(out=[a.to_dict() for a in out], aligner_calls=squad.aligner_calls-calls, tokens=squad.tokens-tokens, seconds=time.time()-t)
     return res
 
-# %% ../nbs/43_demo.ipynb #d09e0c8a
+# %% ../nbs/43_demo.ipynb #896ec411
 @patch
 def _resampled(self:Demo, squad, rows, budget):
     one = sum(len(as_llm("town").dialogue.answer_ids(r["before"])) for r in rows); n = 1+max(1, round(budget/max(1, one)))   # with the one at hand
@@ -123,7 +123,7 @@ def _resampled(self:Demo, squad, rows, budget):
 @patch
 def untrained(self:Demo,
     rows, # what `ask` gave
-    every=3, # which of them
+    every=6, # which of them
 )->dict: # figures, as `figures` gives them for a control, and `n`
     "What the aligners do before their training"
     rows = rows[::every]; new = [r["before"] if r["before"].strip() else "…" for r in rows]

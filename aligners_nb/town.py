@@ -376,7 +376,7 @@ def survived(
     had = right(before)
     return had <= right(after) if had else None
 
-# %% ../nbs/14_town.ipynb #b5a34ee1
+# %% ../nbs/14_town.ipynb #27627992
 def _demo(seed, crit, flawed=True):
     "A demonstration drawn from the grammar"
     rng = random.Random(seed)
@@ -385,9 +385,13 @@ def _demo(seed, crit, flawed=True):
     bad, why = dict(ethical=lambda: ethical_flaw(rng, good), factual=lambda: factual_flaw(rng, good), helpful=lambda: helpful_flaw(rng, good, q))[crit]() if flawed else (good, NOTHING)
     return Demonstration(q.text, render(bad), why, render(good))
 
-def _seeds(seed, n=6):
-    rng = random.Random(seed)
-    return tuple((r["question_type"], r["topic"], r["question"]) for r in questions(n, seed, held_out=False))
+def _seeds(seed):
+    "A question of each type"
+    rng, res = random.Random(seed), []
+    for t,(a,*_) in TYPES.items():
+        while held_out((q := Question(rng.choice([s for s in FACTS if WHERE[s]=="town" and a in FACTS[s]]), t, rng.randrange(len(phrasings(t))))).text): pass
+        res.append((t, q.subject, q.text))
+    return tuple(res)
 
 def _criterion(crit, principles, seed):
     demos = tuple(_demo(seed+i, crit, flawed=i!=1) for i in range(4))
