@@ -162,7 +162,7 @@ def _write_block(f, squad, now, policy, say):
         if "error" in line: errors += 1; say(f"line {n}: {line['error']}")
     return errors
 
-# %% ../nbs/52_cli.ipynb #dcadfd82
+# %% ../nbs/52_cli.ipynb #693abd27
 def parser():
     "What the command line understands"
     p = argparse.ArgumentParser("aligners", description="Train small models that align the answers of any LLM.")
@@ -170,7 +170,7 @@ def parser():
     d = sub.add_parser("demo", help="run the whole method on the embedded town, minutes on two cores; a killed run resumes")
     d.add_argument("--out", default="runs/demo", help="folder of the run (%(default)s)")
     d.add_argument("--n", type=int, default=300, help="questions for each of the three LLMs (%(default)s)")
-    d.add_argument("--rows", type=int, default=500, help="synthetic rows for each criterion (%(default)s)")
+    d.add_argument("--rows", type=int, default=450, help="synthetic rows for each criterion (%(default)s)")
     a = sub.add_parser("align", help="align the answers in a file, a line for a line; a killed run resumes")
     a.add_argument("--squad", required=True, help="folder that squad.save_pretrained wrote, such as runs/demo/squad")
     a.add_argument("--in", dest="src", required=True, metavar="FILE", help="JSON lines or .csv with question, response and maybe id")

@@ -25,14 +25,14 @@ from .squad import POLICIES, Squad
 from .stats import auroc, rate
 from .synthesis import synthesize
 
-# %% ../nbs/43_demo.ipynb #8a0bf769
+# %% ../nbs/43_demo.ipynb #5316ddf3
 CRITERIA = (town.ethical, town.factual, town.helpful)
 
 class Demo:
     "A run of the whole method in one folder"
     def __init__(self,
         out="runs/demo", # folder of the run
-        rows:int=500, # synthetic rows for each criterion
+        rows:int=450, # synthetic rows for each criterion
         n:int=300, # held-out questions for each guest
         seed:int=42,
         say=print, # where progress goes
@@ -110,7 +110,7 @@ def align(self:Demo,
         res[p] = dict(out=[a.to_dict() for a in out], aligner_calls=squad.aligner_calls-calls, tokens=squad.tokens-tokens, seconds=time.time()-t)
     return res
 
-# %% ../nbs/43_demo.ipynb #896ec411
+# %% ../nbs/43_demo.ipynb #956733c9
 @patch
 def _resampled(self:Demo, squad, rows, budget):
     one = sum(len(as_llm("town").dialogue.answer_ids(r["before"])) for r in rows); n = 1+max(1, round(budget/max(1, one)))   # with the one at hand
@@ -123,7 +123,7 @@ def _resampled(self:Demo, squad, rows, budget):
 @patch
 def untrained(self:Demo,
     rows, # what `ask` gave
-    every=6, # which of them
+    every=10, # which of them
 )->dict: # figures, as `figures` gives them for a control, and `n`
     "What the aligners do before their training"
     rows = rows[::every]; new = [r["before"] if r["before"].strip() else "…" for r in rows]
@@ -184,11 +184,11 @@ def inspector_figures(lines, policies, learned):
                       false_alarm=rate([r >= d["threshold"] for r,b in zip(risks, bad) if not b]))), miss_target=d["miss_target"], threshold=d["threshold"], n_test=len(d["risks_bad"]))
     return res
 
-# %% ../nbs/43_demo.ipynb #ad21dfba
+# %% ../nbs/43_demo.ipynb #20134f16
 @patch
 def run(self:Demo)->dict: # what report.json holds
     "Run what is missing and write the report"
-    self.say(f"The whole method in {self.out}: 3 criteria × {self.rows} rows, 3 guests × {self.n} questions. About {60+.37*self.rows+.4*self.n:.0f} s on two cores; what is finished is kept.", flush=True)
+    self.say(f"The whole method in {self.out}: 3 criteria × {self.rows} rows, 3 guests × {self.n} questions. About {30+.35*self.rows+.45*self.n:.0f} s on two cores; what is finished is kept.", flush=True)
     learned = {c.name: self.stage(f"learn {c.name}", lambda: self.learn(c)) for c in CRITERIA}
     rows = [r for g in town_lm.GUESTS for r in self.stage(f"ask {g}", lambda: self.ask(g))]
     made = self.stage("align", lambda: self._act(rows)); policies, controls = made["policies"], made["controls"]

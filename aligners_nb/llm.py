@@ -33,10 +33,10 @@ class Usage:
     def to_dict(self): return dict(calls=self.calls, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens, seconds=self.seconds, cost=self.cost)
     def __str__(self): return f"{self.calls:,} calls, {self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written" + (f", ${self.cost:,.2f}" if any(self.prices) else "")
 
-# %% ../nbs/10_llm.ipynb #a6bb2ecc
+# %% ../nbs/10_llm.ipynb #89016c58
 class LLM:
     "A text generator; subclasses implement `_complete` and `_chat` for lists"
-    name, structured = "llm", False # structured: can it be held to a JSON schema?
+    name, structured, drafted = "llm", False, False # structured: can it be held to a JSON schema? drafted: do drafts make it faster?
     at_once = 64 # prompts that keep it busy
     def __init__(self): self.usage = Usage()
     def __repr__(self): return f"{type(self).__name__}({self.name!r}, {self.usage})"
@@ -90,7 +90,7 @@ def complete(self:LLM,
     res = _texts(self._complete(ps, **kw), kw["stop"], keep_refused) if ps else []
     return res[0] if one else res
 
-# %% ../nbs/10_llm.ipynb #88131b79
+# %% ../nbs/10_llm.ipynb #ed025547
 @patch
 def chat(self:LLM,
     conversations, # a text, a list of messages, or a list of either
@@ -99,6 +99,7 @@ def chat(self:LLM,
     stop=(), # texts at which a reply ends
     seed=None, # an integer for all, or one for each conversation
     schema=None, # a JSON schema that replies follow, where `structured` is true
+    drafts=None, # what each reply is likely to repeat; it changes no reply, but a local model writes greedy ones faster
     keep_refused:bool=False, # put a `Refused` in the place of a reply instead of raising it?
 ): # a text, or a list of texts in order
     "Answer each conversation"
@@ -106,7 +107,7 @@ def chat(self:LLM,
     one = isinstance(conversations, str) or (bool(conversations) and isinstance(conversations[0], dict))
     cs = [conversation(c) for c in ([conversations] if one else conversations)]
     if schema and not self.structured: raise LLMError(f"{type(self).__name__} can't be held to a schema: ask without one and read its text")
-    kw = _settings(max_tokens, temperature, stop, seed, len(cs)) | (dict(schema=schema) if schema else {})
+    kw = _settings(max_tokens, temperature, stop, seed, len(cs)) | (dict(schema=schema) if schema else {}) | (dict(drafts=drafts) if drafts and self.drafted else {})
     res = _texts(self._chat(cs, **kw), kw["stop"], keep_refused) if cs else []
     return res[0] if one else res
 

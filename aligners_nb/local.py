@@ -102,9 +102,10 @@ def adapter_id(
     f = _weights(adapter).resolve()
     return re.sub(r"\W+", "_", f.parent.name) + f"_{zlib.crc32(f'{f} {f.stat().st_mtime_ns}'.encode()):08x}"
 
-# %% ../nbs/13_local.ipynb #95c73505
+# %% ../nbs/13_local.ipynb #90fe9e61
 class LocalLLM(LLM):
     "A Hugging Face causal LM in this process"
+    drafted = True
     def __init__(self,
         name, # "town", a folder, or a hub id
         adapter=None, # the folder of a PEFT adapter to answer through
@@ -122,16 +123,18 @@ def room(self:LocalLLM)->int: # tokens of context
     "The longest prompt and reply that the model can hold"
     return getattr(load(self.base)[0].config, "max_position_embeddings", None) or 10**6
 
-# %% ../nbs/13_local.ipynb #365ffe1d
+# %% ../nbs/13_local.ipynb #e8017175
 @patch
-def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
+def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, drafts=None):
     t, (model, tok) = time.time(), load(self.base)
     out = [Refused(f"the prompt has {len(p):,} tokens, {self.name} holds {self.room:,}: shorten it, or use fewer demonstrations") if len(p) >= self.room else None for p in prompts]
     ends = (lambda ids: any(s in tok.decode(ids[-12:]) for s in stop)) if stop else None
     room = {i: min(max_tokens, self.room-len(p)) for i,p in enumerate(prompts) if not out[i]}
     for k in sorted(set(room.values())):                        # a long prompt leaves itself little room, and its neighbours theirs
         at = [i for i,r in room.items() if r==k]
-        for i,o in zip(at, generate(model, [prompts[i] for i in at], k, self.dialogue.stop_ids, ends, temperature, [seeds[i] for i in at], [self.adapter]*len(at), self.batch_size, prefixes=self.prefixes)): out[i] = o
+        new = generate(model, [prompts[i] for i in at], k, self.dialogue.stop_ids, ends, temperature, [seeds[i] for i in at], [self.adapter]*len(at), self.batch_size,
+                       drafts=drafts and [self.dialogue.answer_ids(drafts[i]) for i in at], prefixes=self.prefixes)
+        for i,o in zip(at, new): out[i] = o
     self.usage.add(len(room), sum(len(prompts[i]) for i in room), sum(len(out[i]) for i in room), time.time()-t)
     return [tok.decode(o, skip_special_tokens=True) if i in room else o for i,o in enumerate(out)]
 
@@ -143,8 +146,8 @@ def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     return self._generate(ids, max_tokens, temperature, stop, seeds)
 
 @patch
-def _chat(self:LocalLLM, conversations, max_tokens, temperature, stop, seeds):
-    return self._generate([self.dialogue.ids(c, reply=True) for c in conversations], max_tokens, temperature, stop, seeds)
+def _chat(self:LocalLLM, conversations, max_tokens, temperature, stop, seeds, drafts=None):
+    return self._generate([self.dialogue.ids(c, reply=True) for c in conversations], max_tokens, temperature, stop, seeds, drafts)
 
 # %% ../nbs/13_local.ipynb #8fdd3666
 def as_llm(

@@ -135,14 +135,15 @@ def _json(criterion, llm, rows, temperature, seeds):
     out = llm.chat([draft_json_messages(criterion, r["question"]) for r in rows], max_tokens=400, temperature=temperature, seed=seeds, keep_refused=True, **held)
     return [_row(criterion, r, [o], parse_draft_json) for r,o in zip(rows, out)]
 
-# %% ../nbs/21_synthesis.ipynb #27fb8e16
+# %% ../nbs/21_synthesis.ipynb #12b55cd7
 def _separate(criterion, llm, rows, temperature, seeds):
     "A first draft; then, greedily, its correction; then, where that differs, what was wrong"
     said = [[] for _ in rows]
-    def ask(messages, t, wanted=lambda s: True):
+    def ask(messages, t, wanted=lambda s: True, drafts=False):
         at = [i for i,s in enumerate(said) if all(isinstance(x, str) and x for x in s) and wanted(s)]    # the others are lost already
-        for i,x in zip(at, llm.chat([messages(criterion, rows[i]["question"], *said[i][:1]) for i in at], temperature=t, seed=[seeds[i] for i in at], keep_refused=True)): said[i].append(x.strip() if isinstance(x, str) else x)
-    ask(respond_messages, temperature); ask(correct_messages, 0); ask(critique_messages, 0, lambda s: s[0]!=s[1])
+        out = llm.chat([messages(criterion, rows[i]["question"], *said[i][:1]) for i in at], temperature=t, seed=[seeds[i] for i in at], drafts=[said[i][0] for i in at] if drafts else None, keep_refused=True)
+        for i,x in zip(at, out): said[i].append(x.strip() if isinstance(x, str) else x)
+    ask(respond_messages, temperature); ask(correct_messages, 0, drafts=True); ask(critique_messages, 0, lambda s: s[0]!=s[1])
     def read(response, correction="", critique=NOTHING): return dict(response=parse_answer(response), critique=parse_critique(critique), correction=parse_answer(correction))
     return [_row(criterion, r, s, read) for r,s in zip(rows, said)]
 
@@ -183,7 +184,11 @@ def _check(criterion, n, calls):
     if len(criterion.seeds) < 2: raise DataError(f"criterion {criterion.name!r} needs at least 2 seeds (question type, topic, question) to show the LLM; it has {len(criterion.seeds)}")
     if calls not in CALLS: raise DataError(f"calls must be {' or '.join(CALLS)}; got {calls!r}")
 
-# %% ../nbs/21_synthesis.ipynb #066f9cd9
+# %% ../nbs/21_synthesis.ipynb #1a5e7930
+def _want(n, kept, asked):
+    "How many hints to ask about: at first as if three in four brought a row, later by what they did bring, less a quarter, as hints repeat"
+    return int((n-kept)/(max(.15, .75*kept/asked) if asked else .75))+HINTS
+
 def _per_type(n): return max(4, min(40, n//20))   # topics of each type
 
 def synthesize(
@@ -202,10 +207,9 @@ def synthesize(
     with Store(Path(out)/"rows.jsonl", meta) if out else Memory(meta) as store, tqdm(total=n, desc=f"{criterion.name}: rows", disable=not progress) as bar:
         found = topics(criterion, llm, _per_type(n), seed, store)
         if not found: raise LLMError(f"{llm.name} wrote no topics that can be read: try a larger model, or give criterion.seeds for more types")
-        kept, seen, made = {}, set(), []
+        kept, seen, made, asked = {}, set(), [], 0
         for part in range(12):
-            rate = max(.2, len(kept)/len(made)) if made else .75
-            want = int((n-len(kept))/rate)+HINTS
+            want = _want(n, len(kept), asked); asked += want
             bar.set_postfix_str(f"asking for {want:,} questions")
             qs = [r | dict(part=part) for r in questions(criterion, llm, found, want, seed, store, part) if r["question"] not in seen]
             seen |= {r["question"] for r in qs}
@@ -242,7 +246,7 @@ class Plan:
 def _times(usages, factors, prices):
     return Usage(*(round(sum(getattr(u, k)*f for u,f in zip(usages, factors)), d) for k,d in (("calls",None), ("prompt_tokens",None), ("completion_tokens",None), ("seconds",1))), prices)
 
-# %% ../nbs/21_synthesis.ipynb #42190fdf
+# %% ../nbs/21_synthesis.ipynb #d0167fd8
 def plan(
     criterion:Criterion, # as in `synthesize`, like the rest
     llm="town", n:int=400, seed:int=42, temperature=1., calls="one",
@@ -258,7 +262,7 @@ def plan(
     hints = sum(map(len, found.values()))/len(found)*len(criterion.question_types); good, each = sum("error" not in r for r in ds)/len(ds), len(qs)/(2*HINTS)
     kept = made = asked = 0
     for _ in range(12):
-        want = int((n-kept)/(max(.2, kept/made) if made else .75))+HINTS; asked += want
+        asked += _want(n, kept, asked)
         first = hints*(1-math.exp(-asked/hints)); new = max(0, each*(first+(asked-first)/2)-made)   # a hint that comes again often brings the same question
         made += new; kept += new*good
         if kept >= n or not new: break
