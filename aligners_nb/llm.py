@@ -7,8 +7,8 @@ Docs: https://example-user.github.io/aligners-nb/llm.html.md"""
 # %% auto #0
 __all__ = ['Usage', 'LLM', 'Refused', 'cut_at', 'Replay', 'Endpoint', 'Unreadable']
 
-# %% ../nbs/10_llm.ipynb #1cca3121
-import asyncio, hashlib, json, os, re, threading, time, warnings
+# %% ../nbs/10_llm.ipynb #a684b196
+import asyncio, hashlib, json, os, re, threading, time, warnings, weakref
 from dataclasses import dataclass
 from fastcore.basics import patch
 from pathlib import Path
@@ -186,7 +186,7 @@ class Endpoint(LLM):
     def name(self): return self.model or self._shown(self.urls[0])
     def _shown(self, url): return re.sub(r"//[^/@]*@", "//", str(url))   # a password in an address is nobody's business
 
-# %% ../nbs/10_llm.ipynb #bc5e393b
+# %% ../nbs/10_llm.ipynb #5c86a1b0
 _loop = None
 def _forget():
     global _loop
@@ -201,6 +201,12 @@ def _wait(job):
     try: return job.result()
     except BaseException: job.cancel(); raise
 
+_inherited = []                                              # clients of the parent of a forked process
+def _hang_up(client, pid):
+    "Close the connections of an endpoint that is gone. Were it left to the garbage collector, they could take new ones that got their file descriptors with them"
+    if pid==os.getpid() and _loop: asyncio.run_coroutine_threadsafe(client.close(), _loop)
+    else: _inherited.append(client)
+
 def _openai():
     try: import openai
     except ImportError: raise LLMError("an endpoint needs the openai client: pip install aligners-nb[openai]") from None
@@ -212,6 +218,7 @@ async def _connect(self:Endpoint):
     openai = _openai(); key = os.environ.get(self.key_env) or "none"; refused = None
     for u in self.urls:
         client = openai.AsyncOpenAI(base_url=u, api_key=key, **(self.options if self.alone else {**self.options, "max_retries": 0}))
+        weakref.finalize(self, _hang_up, client, os.getpid()).atexit = False
         try: self.models += [m.id for m in (await client.with_options(max_retries=0, timeout=10).models.list()).data or []]
         except (openai.AuthenticationError, openai.PermissionDeniedError): raise
         except openai.APIConnectionError as e:
@@ -239,10 +246,10 @@ def _reply(r, max_tokens):
     if len(text) > 200*max_tokens: raise Unreadable(f"it has {len(text):,} characters, {max_tokens} tokens were asked for")
     return text
 
-# %% ../nbs/10_llm.ipynb #aa290924
+# %% ../nbs/10_llm.ipynb #7d6377de
 @patch
 async def _one(self:Endpoint, k, call, max_tokens):
-    openai = _openai(); urls = list(self.clients); tries = max(5 if self.alone else self.options["max_retries"]+1, len(urls)+1)
+    openai = _openai(); urls = list(self.clients); tries = max(self.options["max_retries"], len(urls))+1
     async with self.gate:
         for t in range(tries):
             if self.pace: now = time.monotonic(); self.slot = max(now, self.slot+self.pace); await asyncio.sleep(self.slot-now)

@@ -1,8 +1,8 @@
 "A client among servers that misbehave"
-import json, time, warnings
+import asyncio, json, time, warnings
 import pytest
 from aligners_nb.criterion import Criterion, LLMError
-from aligners_nb.llm import Endpoint, Replay
+from aligners_nb.llm import Endpoint, Replay, _wait
 from aligners_nb.prompts import DRAFT_SCHEMA
 from aligners_nb.store import read_units
 from aligners_nb.synthesis import synthesize
@@ -85,6 +85,11 @@ def test_a_run_is_named_after_the_model_and_goes_on_under_that_name(tmp_path):
         llm = Endpoint(s.url); rows, asked = synthesize(polite, llm, n=12, out=tmp_path, progress=False), len(s.calls)
         assert json.loads((tmp_path/"rows.jsonl").read_text().split("\n")[0])["meta"]["llm"] == "scribe"
         assert synthesize(polite, llm, n=12, out=tmp_path, progress=False).to_list() == rows.to_list() and len(s.calls) == asked
+
+def test_an_endpoint_that_is_gone_has_closed_its_connections():
+    with serving() as s:
+        llm = Endpoint(s.url); llm.chat("hi"); client, = llm.clients.values(); assert not client.is_closed()
+        del llm; _wait(asyncio.sleep(.5)); assert client.is_closed()
 
 def test_the_key_stands_nowhere(monkeypatch, capsys):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
