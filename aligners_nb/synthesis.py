@@ -246,7 +246,7 @@ class Plan:
 def _times(usages, factors, prices):
     return Usage(*(round(sum(getattr(u, k)*f for u,f in zip(usages, factors)), d) for k,d in (("calls",None), ("prompt_tokens",None), ("completion_tokens",None), ("seconds",1))), prices)
 
-# %% ../nbs/21_synthesis.ipynb #d0167fd8
+# %% ../nbs/21_synthesis.ipynb #8aa552ed
 def plan(
     criterion:Criterion, # as in `synthesize`, like the rest
     llm="town", n:int=400, seed:int=42, temperature=1., calls="one",
@@ -256,10 +256,11 @@ def plan(
     few = replace(criterion, question_types=tuple(types))
     found, a = _spend(llm, lambda: topics(few, llm, _per_type(n), seed))
     if not found: raise LLMError(f"{llm.name} wrote no topics that can be read: try a larger model, or give criterion.seeds for more types")
-    qs, b = _spend(llm, lambda: questions(few, llm, found, 2*HINTS, seed))
-    ds, c = _spend(llm, lambda: drafts(criterion, llm, qs[:12], seed, None, temperature, calls))
+    tasted = 2 if n < 200 else 4                       # a dear run is worth a few calls more
+    qs, b = _spend(llm, lambda: questions(few, llm, found, tasted*HINTS, seed))
+    ds, c = _spend(llm, lambda: drafts(criterion, llm, qs[:6*tasted], seed, None, temperature, calls))
     if not ds: raise LLMError(_why(llm, {}, [], n))
-    hints = sum(map(len, found.values()))/len(found)*len(criterion.question_types); good, each = sum("error" not in r for r in ds)/len(ds), len(qs)/(2*HINTS)
+    hints = sum(map(len, found.values()))/len(found)*len(criterion.question_types); good, each = sum("error" not in r for r in ds)/len(ds), len(qs)/(tasted*HINTS)
     kept = made = asked = 0
     for _ in range(12):
         asked += _want(n, kept, asked)
