@@ -186,7 +186,7 @@ class Endpoint(LLM):
     def name(self): return self.model or self._shown(self.urls[0])
     def _shown(self, url): return re.sub(r"//[^/@]*@", "//", str(url))   # a password in an address is nobody's business
 
-# %% ../nbs/10_llm.ipynb #5c86a1b0
+# %% ../nbs/10_llm.ipynb #278d3375
 _loop = None
 def _forget():
     global _loop
@@ -203,10 +203,11 @@ def _wait(job):
 
 _inherited = []                                              # clients of the parent of a forked process
 def _hang_up(client, pid):
-    "Close the connections of an endpoint that is gone. Were it left to the garbage collector, they could take new ones that got their file descriptors with them"
+    "Close the connections of an endpoint that is gone"
     if pid==os.getpid() and _loop: asyncio.run_coroutine_threadsafe(client.close(), _loop)
     else: _inherited.append(client)
 
+# %% ../nbs/10_llm.ipynb #c81696b5
 def _openai():
     try: import openai
     except ImportError: raise LLMError("an endpoint needs the openai client: pip install aligners-nb[openai]") from None
