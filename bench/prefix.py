@@ -2,10 +2,10 @@
 
     python bench/prefix.py [--device cuda]
 
-Prompts of 500 shared and 30 own tokens, 60 new tokens, 32 prompts, greedy. "Decoding alone" is one step for each new token but the first, on the engine's own growing cache that holds the prompt and on nothing else: what no shared beginning can save."""
+Prompts of 500 shared and 30 own tokens, 60 new tokens, 32 prompts, greedy. "Decoding alone" is one step for each new token but the first, on the engine's own growing cache that repeats the prompt for each row, and nothing else."""
 import argparse, statistics, time, torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
-from aligners_nb.decode import _cache, generate
+from aligners_nb.decode import _cache, _held, generate
 from aligners_nb.local import load
 
 SHARED, OWN, NEW, BATCH, ROUNDS = 500, 30, 60, 32, 3
@@ -22,12 +22,12 @@ def continuous(model, prompts, new):
 @torch.inference_mode()
 def decoding(model, ids, new):
     "Seconds for the steps of one token, with the prompt's keys and values and the first new token at hand"
-    cache, mask = _cache(model), torch.ones_like(ids)
-    x = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].argmax(-1)[:, None]; pos = torch.full_like(x, ids.shape[1])
+    held, mask = _held(model, _cache(model)), torch.ones_like(ids)
+    x = model(input_ids=ids, logits_to_keep=1, **held).logits[:, -1].argmax(-1)[:, None]; pos = torch.full_like(x, ids.shape[1])
     t = clock(model)
     for k in range(new-1):
         mask = torch.cat([mask, mask[:, :1]], -1)
-        x = model(input_ids=x, position_ids=pos+k, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].argmax(-1)[:, None]; x.tolist()
+        x = model(input_ids=x, position_ids=pos+k, attention_mask=mask, logits_to_keep=1, **held).logits[:, -1].argmax(-1)[:, None]; x.tolist()
     return clock(model)-t
 
 def clock(model):
