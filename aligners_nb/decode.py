@@ -34,7 +34,7 @@ def choose(
     cum = torch.softmax(logits.double()/temperature, -1).cumsum(-1)
     return torch.searchsorted(cum, (u.to(cum.device)*cum[:, -1])[:, None], right=True).squeeze(1).clamp(max=logits.shape[-1]-1)
 
-# %% ../nbs/12_decode.ipynb #fa701181
+# %% ../nbs/12_decode.ipynb #145e0014
 def common_prefix(
     prompts, # lists of token ids
 )->int: # how many first tokens all share; at least one of each prompt is left over
@@ -43,6 +43,7 @@ def common_prefix(
     n = next((i for i,(a,b) in enumerate(zip(lo, hi)) if a!=b), min(len(lo), len(hi)))
     return max(0, min(n, min(map(len, prompts))-1))
 
+# %% ../nbs/12_decode.ipynb #cbd89811
 def _bare(model): return model.get_base_model() if hasattr(model, "peft_config") else model
 
 def _held(model, cache):
@@ -68,7 +69,7 @@ def _prefix(model, prompts, kept):
     if n and kept is not None: kept.append((first, cache)); del kept[:-KEPT]
     return n, cache
 
-# %% ../nbs/12_decode.ipynb #c9eff513
+# %% ../nbs/12_decode.ipynb #e86b9fc9
 class _Growing(DynamicLayer):
     "Keys and values with room to grow, where the library's own are copied at every step"
     room = beginning = None
@@ -86,6 +87,7 @@ class _Growing(DynamicLayer):
     def keep(self, rows):
         n, self.room = self.get_seq_length(), [r[rows] for r in self.room]; self.keys, self.values = (r[:, :, :n] for r in self.room)
 
+# %% ../nbs/12_decode.ipynb #db96feaf
 def _cache(model):
     "An empty cache for `model`"
     c = DynamicCache(config=model.config); c.layers = [_Growing() if type(l) is DynamicLayer else l for l in c.layers]; return c
@@ -103,7 +105,7 @@ def _begin(model, prefix, n, rows, once):
         elif n and x.keys is not None: res.update(*(kv[:, :, :n].expand(rows, -1, -1, -1) for kv in (x.keys, x.values)), l)
     return res
 
-# %% ../nbs/12_decode.ipynb #25bb870c
+# %% ../nbs/12_decode.ipynb #5c72cc44
 def _mask(query, key, attention_mask):
     "Who sees what of the own tokens: what was given, or all that came before"
     q, m = query.shape[2], key.shape[2]
@@ -124,6 +126,7 @@ def _beside(module, query, key, value, attention_mask, dropout=0., scaling=None,
     res = (w[..., :n] @ V[0]).view(h, B, G*q, -1).transpose(0, 1) + w[..., n:].reshape(h, B, G*q, m).transpose(0, 1) @ value
     return res.reshape(B, H, q, -1).transpose(1, 2), None                                                   # (batch, q, heads, d)
 
+# %% ../nbs/12_decode.ipynb #49255c40
 AHEAD = 8   # tokens of a draft that are tried again at a time
 AttentionInterface.register("aligners_beside", _beside); AttentionMaskInterface.register("aligners_beside", sdpa_mask)
 
@@ -153,7 +156,7 @@ def _tried(base):
     want = base(input_ids=ids).logits[:, 8:].double()
     return bool((beside-want).abs().max() < .1*(alone-want).abs().max())
 
-# %% ../nbs/12_decode.ipynb #5728b264
+# %% ../nbs/12_decode.ipynb #d9afac2e
 def _lay_out(prompts, drafts, n_prefix, device):
     "Ids (batch, own+draft), mask (batch, prefix+own+draft) and positions of a batch"
     own = [p[n_prefix:] for p in prompts]; L, D = max(map(len, own)), max(map(len, drafts))
@@ -165,6 +168,7 @@ def _agreed(draft, best, stop_ids):
     "How many tokens of a draft the model writes too"
     return next((i for i,(a,b) in enumerate(zip(draft, best)) if a!=b or a in stop_ids), len(draft))
 
+# %% ../nbs/12_decode.ipynb #5b2f2095
 def _places(draft):
     "Where a draft goes on after each 4, 2 or 1 of its tokens"
     res = {}
@@ -241,12 +245,13 @@ def _rows(model, tokens):
     free = torch.cuda.mem_get_info(model.device)[0]+torch.cuda.memory_reserved(model.device)-torch.cuda.memory_allocated(model.device) if gpu else psutil.virtual_memory().available
     return max(1, min(256 if gpu else 64, free//(2*row)))
 
-# %% ../nbs/12_decode.ipynb #d433fc5b
+# %% ../nbs/12_decode.ipynb #5464e77f
 def _slides(model, tokens):
     "Are there layers that see a window only, and does it slide within so many tokens? Their cache can't have holes, as padding or a refused draft make them"
     c = model.config.get_text_config(); w = getattr(c, "sliding_window", None)
     return bool(w) and getattr(c, "use_sliding_window", True) is not False and tokens > w
 
+# %% ../nbs/12_decode.ipynb #6d7aed8c
 @torch.inference_mode()
 def generate(
     model, # a causal LM of transformers, with PEFT adapters or without

@@ -184,13 +184,14 @@ def _check(criterion, n, calls):
     if len(criterion.seeds) < 2: raise DataError(f"criterion {criterion.name!r} needs at least 2 seeds (question type, topic, question) to show the LLM; it has {len(criterion.seeds)}")
     if calls not in CALLS: raise DataError(f"calls must be {' or '.join(CALLS)}; got {calls!r}")
 
-# %% ../nbs/21_synthesis.ipynb #1a5e7930
+# %% ../nbs/21_synthesis.ipynb #0cff92b7
 def _want(n, kept, asked):
     "How many hints to ask about: at first as if three in four brought a row, later by what they did bring, less a quarter, as hints repeat"
     return int((n-kept)/(max(.15, .75*kept/asked) if asked else .75))+HINTS
 
 def _per_type(n): return max(4, min(40, n//20))   # topics of each type
 
+# %% ../nbs/21_synthesis.ipynb #feeb5475
 def synthesize(
     criterion:Criterion, # what the data are about
     llm="town", # what `as_llm` takes
