@@ -10,6 +10,7 @@ __all__ = ['KEPT', 'AHEAD', 'WORTH', 'uniforms', 'choose', 'common_prefix', 'usi
 # %% ../nbs/12_decode.ipynb #12f38751
 import inspect, psutil, torch, weakref
 from contextlib import contextmanager, nullcontext
+from peft import PeftModel
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -44,7 +45,7 @@ def common_prefix(
     return max(0, min(n, min(map(len, prompts))-1))
 
 # %% ../nbs/12_decode.ipynb #cbd89811
-def _bare(model): return model.get_base_model() if hasattr(model, "peft_config") else model
+def _bare(model): return model.get_base_model() if isinstance(model, PeftModel) else model
 
 def _held(model, cache):
     "The cache under the name that this model's forward has for it: transformers renames it"
@@ -229,7 +230,7 @@ def using(
     adapter, # an adapter's name, or None for the bare base
 ):
     "Run the base with one adapter, or with none"
-    if not hasattr(model, "peft_config"):
+    if not isinstance(model, PeftModel):
         if adapter: raise DataError(f"no adapter is called {adapter!r}: the model has none")
         yield model; return
     if adapter and adapter not in model.peft_config: raise DataError(f"no adapter is called {adapter!r}; there are {', '.join(model.peft_config)}")
