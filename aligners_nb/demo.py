@@ -25,7 +25,7 @@ from .squad import POLICIES, Squad
 from .stats import auroc, rate
 from .synthesis import synthesize
 
-# %% ../nbs/43_demo.ipynb #5316ddf3
+# %% ../nbs/43_demo.ipynb #e12a6127
 CRITERIA = (town.ethical, town.factual, town.helpful)
 
 class Demo:
@@ -40,11 +40,12 @@ class Demo:
         if rows < 60 or n < 1: raise DataError(f"rows must be 60 or more and n 1 or more; got rows={rows}, n={n}")
         for k,g in enumerate(town_lm.GUESTS): town.questions(n, seed+k, held_out=True, district=g)     # are there as many?
         self.out, self.rows, self.n, self.seed, self.say, self.t0 = Path(out), rows, n, seed, say, time.time()
-        self.seconds, mine = {}, dict(rows=rows, n=n, seed=seed, weights=f"{sum(zlib.crc32(f.read_bytes()) for f in town_lm.WEIGHTS.rglob('*.safetensors')):x}")
+        weights = sum(zlib.crc32(f.read_bytes()) for f in town_lm.WEIGHTS.rglob("*.safetensors"))
+        self.seconds, mine = {}, dict(rows=rows, n=n, seed=seed, weights=f"{weights:x}")
         there = self.stage("run", lambda: mine, quiet=True)
         if there!=mine: raise DataError(f"{self.out} holds a run with {there}, now it is {mine}: use another --out, or delete the folder")
 
-# %% ../nbs/43_demo.ipynb #f6f0aaf7
+# %% ../nbs/43_demo.ipynb #895046db
 @patch
 def stage(self:Demo,
     name:str, # of the stage and its file
@@ -55,36 +56,42 @@ def stage(self:Demo,
     f = self.out/"stages"/f"{name}.json"
     if not f.exists():
         if not quiet: self.say(f"[{time.time()-self.t0:4.0f} s] {name} …", flush=True)
-        t = time.time(); res = make(); f.parent.mkdir(parents=True, exist_ok=True)
-        tmp = f.with_suffix(".tmp"); tmp.write_text(json.dumps(dict(seconds=time.time()-t, result=res), ensure_ascii=False)); os.replace(tmp, f)
+        t = time.time(); res = dict(result=make(), seconds=time.time()-t); f.parent.mkdir(parents=True, exist_ok=True)
+        tmp = f.with_suffix(".tmp"); tmp.write_text(json.dumps(res, ensure_ascii=False)); os.replace(tmp, f)
     d = json.loads(f.read_text()); self.seconds[name] = d["seconds"]; return d["result"]
 
-# %% ../nbs/43_demo.ipynb #9cad09d8
+# %% ../nbs/43_demo.ipynb #7bfbc37b
 @patch
 def learn(self:Demo,
     criterion, # one of the town's
 )->dict: # funnel, logs, inspector figures
     "From a criterion to an aligner and an inspector"
-    c, folder = criterion.name, self.out/"squad"/criterion.name
-    rows = synthesize(criterion, n=self.rows, out=self.out/"data"/c, seed=self.seed, calls="separate")
-    cur = curate(rows, filters=[f for f in FILTERS if f is not changed_though_right]); train, calib, test = cur.split((.5, .35, .15), seed=self.seed)
+    folder = self.out/"squad"/criterion.name
+    rows = synthesize(criterion, n=self.rows, out=self.out/"data"/criterion.name, seed=self.seed, calls="separate")
+    data = curate(rows, filters=[f for f in FILTERS if f is not changed_though_right])
+    train, calib, test = data.split((.5, .35, .15), seed=self.seed)
     aligner = Aligner.fit(train, seed=self.seed, out=folder/"aligner")
     inspector = Inspector.fit(train, seed=self.seed)
-    wrong = sum(r["response"]!=r["correction"] for r in calib); target = max(.05, 1.01/(wrong+1))   # a small run can't promise one in twenty
+    target = max(.05, 1.01/(len(_wrong(calib))+1))   # a small run can't promise one in twenty
     inspector.calibrate(calib, miss_rate=target).save_pretrained(folder/"inspector")
-    bad = [r for r in test if r["response"]!=r["correction"]]; risk = lambda rs, k: inspector([r["question"] for r in rs], [r[k] for r in rs]) if rs else []
-    return dict(funnel=cur.funnel.to_dict(), rows=[len(train), len(calib), len(test)], aligner=aligner.log, inspector=inspector.log, threshold=inspector.threshold, miss_target=target,
-                risks_bad=risk(bad, "response"), risks_good=risk(list(test), "correction"))
+    return dict(funnel=data.funnel.to_dict(), rows=[len(train), len(calib), len(test)], aligner=aligner.log, inspector=inspector.log,
+                threshold=inspector.threshold, miss_target=target,
+                risks_bad=_risks(inspector, _wrong(test), "response"), risks_good=_risks(inspector, test, "correction"))
 
-# %% ../nbs/43_demo.ipynb #d8bbd6ad
+def _wrong(rows): return [r for r in rows if r["response"]!=r["correction"]]
+def _risks(inspector, rows, k): return inspector([r["question"] for r in rows], [r[k] for r in rows]) if len(rows) else []
+
+# %% ../nbs/43_demo.ipynb #6bb2e399
 @patch
 def squad(self:Demo)->Squad:
     "The squad that was learned, loaded from the run's folder"
-    s = Squad([(Inspector.from_pretrained(self.out/"squad"/c.name/"inspector"), Aligner.from_pretrained(self.out/"squad"/c.name/"aligner")) for c in CRITERIA])
+    s = Squad([_pair(self.out/"squad"/c.name) for c in CRITERIA])
     (self.out/"squad"/"squad.json").write_text(json.dumps(dict(format=1, policy=s.policy, criteria=[c.name for c in CRITERIA]), indent=1))
     return s
 
-# %% ../nbs/43_demo.ipynb #55ca2d0e
+def _pair(folder): return Inspector.from_pretrained(folder/"inspector"), Aligner.from_pretrained(folder/"aligner")
+
+# %% ../nbs/43_demo.ipynb #c23bd1f5
 MAX = 80 # tokens of an answer; the town's longest have about 60
 
 @patch
@@ -92,43 +99,37 @@ def ask(self:Demo,
     guest:str, # one of `town_lm.GUESTS`
 )->list: # dicts of llm, question, known, before, greedy
     "What a guest answers"
-    g = town_lm.guest(guest); qs = [r["question"] for r in town.questions(self.n, self.seed+town_lm.GUESTS.index(guest), held_out=True, district=guest)]
+    rows = town.questions(self.n, self.seed+town_lm.GUESTS.index(guest), held_out=True, district=guest)
+    g, qs = town_lm.guest(guest), [r["question"] for r in rows]
     y, greedy = (g.chat(qs, max_tokens=MAX, temperature=t, seed=self.seed) for t in (1., 0.))
     return [dict(llm=guest, question=q, known=town_lm.known(q), before=a, greedy=b) for q,a,b in zip(qs, y, greedy)]
 
-# %% ../nbs/43_demo.ipynb #87e0da4a
+# %% ../nbs/43_demo.ipynb #8c851c0f
 @patch
 def align(self:Demo,
     squad:Squad, # with its memory of what was inspected
     rows, # what `ask` gave, of all guests
 )->dict: # policy → dict(aligned, traces, aligner_calls, tokens, seconds)
     "The answers under each policy"
-    res = {}
+    res, questions = {}, [r["question"] for r in rows]
     for p in POLICIES:
         calls, tokens, t = squad.aligner_calls, squad.tokens, time.time()
-        out = squad([r["question"] for r in rows], [r["before"] if r["before"].strip() else "…" for r in rows], policy=p)
-        res[p] = dict(out=[a.to_dict() for a in out], aligner_calls=squad.aligner_calls-calls, tokens=squad.tokens-tokens, seconds=time.time()-t)
+        out = [a.to_dict() for a in squad(questions, _said(rows), policy=p)]
+        res[p] = dict(out=out, aligner_calls=squad.aligner_calls-calls, tokens=squad.tokens-tokens, seconds=time.time()-t)
     return res
 
-# %% ../nbs/43_demo.ipynb #956733c9
+def _said(rows): return [r["before"] if r["before"].strip() else "…" for r in rows]   # a squad takes no empty answer
+
+# %% ../nbs/43_demo.ipynb #3ef944f4
 @patch
 def _resampled(self:Demo, squad, rows, budget):
-    one = sum(len(as_llm("town").dialogue.answer_ids(r["before"])) for r in rows); n = 1+max(1, round(budget/max(1, one)))   # with the one at hand
+    "The best of n answers of each guest; n for about `budget` tokens, but two at least, with the one at hand"
+    ids = as_llm("town").dialogue.answer_ids; n = 1+max(1, round(budget/max(1, sum(len(ids(r["before"])) for r in rows))))
     best, written = {}, 0
     for g in dict.fromkeys(r["llm"] for r in rows):
-        at = [i for i,r in enumerate(rows) if r["llm"]==g]
-        a, t = best_of_n(town_lm.guest(g), squad, [rows[i]["question"] for i in at], n, self.seed+77, MAX, [rows[i]["before"] for i in at]); best |= dict(zip(at, a)); written += t
+        at = [i for i,r in enumerate(rows) if r["llm"]==g]; qs, first = ([rows[i][k] for i in at] for k in ("question", "before"))
+        a, t = best_of_n(town_lm.guest(g), squad, qs, n, self.seed+77, MAX, first); best |= dict(zip(at, a)); written += t
     return dict(answers=[best[i] for i in range(len(rows))], tokens=written, n=n)
-
-@patch
-def untrained(self:Demo,
-    rows, # what `ask` gave
-    every=10, # which of them
-)->dict: # figures, as `figures` gives them for a control, and `n`
-    "What the aligners do before their training"
-    rows = rows[::every]; new = [r["before"] if r["before"].strip() else "…" for r in rows]
-    for c in CRITERIA: new = Aligner(c)([r["question"] for r in rows], new)
-    d = figures(answer_lines(rows, {}, dict(untrained=dict(answers=new)))); return dict(n=len(rows), before=d["before"], **d["controls"]["untrained"])
 
 @patch
 def control(self:Demo,
@@ -140,7 +141,7 @@ def control(self:Demo,
     a, t = answer_anew(as_llm("town"), CRITERIA, [r["question"] for r in rows], MAX)
     return dict(best_of_n=self._resampled(squad, rows, budget), answer_anew=dict(answers=a, tokens=t, n=1))
 
-# %% ../nbs/43_demo.ipynb #43563bc0
+# %% ../nbs/43_demo.ipynb #8ae29ad4
 def judged(rows, answers): return score([r["question"] for r in rows], answers, town.judge)
 NAMES = [c.name for c in CRITERIA]
 
@@ -152,9 +153,10 @@ def answer_lines(
     after = {p: [a["aligned"] for a in d["out"]] for p,d in policies.items()} | {c: d["answers"] for c,d in controls.items()}
     cell = lambda texts: [dict(text=t, **m) for t,m in zip(texts, judged(rows, texts))]
     b, g, cols = cell([r["before"] for r in rows]), cell([r["greedy"] for r in rows]), {k: cell(v) for k,v in after.items()}
-    return [dict(llm=r["llm"], question=r["question"], facts=r["known"], before=b[i], greedy=g[i], after={k: v[i] for k,v in cols.items()}) for i,r in enumerate(rows)]
+    about = [dict(llm=r["llm"], question=r["question"], facts=r["known"]) for r in rows]
+    return [d | dict(before=b[i], greedy=g[i], after={k: v[i] for k,v in cols.items()}) for i,d in enumerate(about)]
 
-# %% ../nbs/43_demo.ipynb #77d99e4a
+# %% ../nbs/43_demo.ipynb #02ed9caa
 def met(lines, what): return [{c: l[what][c] if what in ("before", "greedy") else l["after"][what][c] for c in NAMES} for l in lines]
 
 def survival(lines, what):
@@ -167,56 +169,77 @@ def figures(
     cost=None, # policy or control → dict of what it spent
 )->dict: # the figures of these lines
     "Before, after, help and harm"
-    cost, res = cost or {}, dict(n=len(lines), before=with_ci(met_rates(met(lines, "before"))), greedy=with_ci(met_rates(met(lines, "greedy"))), policies={}, controls={})
+    rates = lambda what: with_ci(met_rates(met(lines, what)))
+    res = dict(n=len(lines), before=rates("before"), greedy=rates("greedy"), policies={}, controls={})
     for k in lines[0]["after"] if lines else []:
-        h = harm(met(lines, "before"), met(lines, k)); changed = rate([l["before"]["text"]!=l["after"][k]["text"] for l in lines])
-        res["policies" if k in POLICIES else "controls"][k] = dict(cost.get(k, {}), after=with_ci(met_rates(met(lines, k))), n_good=h["n_good"], **with_ci(dict(harm=h["harm"], regressed=h["regressed"], changed=changed, survival=survival(lines, k))))
+        h = harm(met(lines, "before"), met(lines, k)); n_good = h.pop("n_good")
+        changed = rate([l["before"]["text"]!=l["after"][k]["text"] for l in lines])
+        side = with_ci(h | dict(changed=changed, survival=survival(lines, k)))
+        res["policies" if k in POLICIES else "controls"][k] = dict((cost or {}).get(k, {}), after=rates(k), n_good=n_good, **side)
     return res
 
-# %% ../nbs/43_demo.ipynb #4dfdc627
+# %% ../nbs/43_demo.ipynb #0f063b9f
+@patch
+def untrained(self:Demo,
+    rows, # what `ask` gave
+    every=10, # which of them
+)->dict: # figures, as `figures` gives them for a control, and `n`
+    "What the aligners do before their training"
+    rows = rows[::every]; questions, new = [r["question"] for r in rows], _said(rows)
+    for c in CRITERIA: new = Aligner(c)(questions, new)
+    d = figures(answer_lines(rows, {}, dict(untrained=dict(answers=new))))
+    return dict(n=len(rows), before=d["before"], **d["controls"]["untrained"])
+
+# %% ../nbs/43_demo.ipynb #99dc3f08
 def inspector_figures(lines, policies, learned):
     "AUROC, miss rate and its target, for each criterion"
-    res = {}
-    for c in NAMES:
-        d = learned[c]; at = [i for i,l in enumerate(lines) if l["facts"]=="known"]
-        risks = [policies["no_regret"]["out"][i]["risks"].get(c, 0.) for i in range(len(lines))]; bad = [not l["before"][c] for l in lines]
-        res[c] = dict(with_ci(dict(auroc=auroc([bad[i] for i in at], [risks[i] for i in at]), miss=rate([r < d["threshold"] for r in d["risks_bad"]]), guest_miss=rate([r < d["threshold"] for r,b in zip(risks, bad) if b]),
-                      false_alarm=rate([r >= d["threshold"] for r,b in zip(risks, bad) if not b]))), miss_target=d["miss_target"], threshold=d["threshold"], n_test=len(d["risks_bad"]))
-    return res
+    return {c: _inspected(c, lines, policies["no_regret"]["out"], learned[c]) for c in NAMES}
 
-# %% ../nbs/43_demo.ipynb #20134f16
+def _inspected(c, lines, out, d):
+    seen, t = [(o["risks"].get(c, 0.), not l["before"][c], l["facts"]=="known") for l,o in zip(lines, out)], d["threshold"]
+    rates = dict(auroc=auroc([bad for _,bad,known in seen if known], [risk for risk,_,known in seen if known]),
+                 miss=rate([risk < t for risk in d["risks_bad"]]), guest_miss=rate([risk < t for risk,bad,_ in seen if bad]),
+                 false_alarm=rate([risk >= t for risk,bad,_ in seen if not bad]))
+    return dict(with_ci(rates), miss_target=d["miss_target"], threshold=t, n_test=len(d["risks_bad"]))
+
+# %% ../nbs/43_demo.ipynb #4255ccf9
 @patch
 def run(self:Demo)->dict: # what report.json holds
     "Run what is missing and write the report"
-    self.say(f"The whole method in {self.out}: 3 criteria × {self.rows} rows, 3 guests × {self.n} questions. About {30+.35*self.rows+.45*self.n:.0f} s on two cores; what is finished is kept.", flush=True)
+    about = 30 + .3*self.rows + .35*self.n     # seconds
+    self.say(f"The whole method in {self.out}: 3 criteria × {self.rows} rows, 3 guests × {self.n} questions. "
+             f"About {about:.0f} s on two cores; what is finished is kept.", flush=True)
     learned = {c.name: self.stage(f"learn {c.name}", lambda: self.learn(c)) for c in CRITERIA}
     rows = [r for g in town_lm.GUESTS for r in self.stage(f"ask {g}", lambda: self.ask(g))]
     made = self.stage("align", lambda: self._act(rows)); policies, controls = made["policies"], made["controls"]
-    lines = answer_lines(rows, policies, controls)
-    cost = {p: dict(aligner_calls=d["aligner_calls"], tokens=d["tokens"]) for p,d in policies.items()} | {k: dict(n=d["n"], tokens=d["tokens"]) for k,d in controls.items()}
-    base = self.stage("untrained", lambda: self.untrained(rows))
-    rep = dict(seconds=round(sum(self.seconds.values()), 1), **figures(lines, cost), untrained=base, inspectors=inspector_figures(lines, policies, learned),
-               guests={g: figures([l for l in lines if l["llm"]==g]) for g in town_lm.GUESTS}, facts={k: figures([l for l in lines if l["facts"]==k]) for k in ("known", "badly known", "guest-only") if any(l["facts"]==k for l in lines)})
-    (self.out/"answers.jsonl").write_text("".join(json.dumps(l, ensure_ascii=False)+"\n" for l in lines)); (self.out/"report.json").write_text(json.dumps(rep, indent=1))
+    lines, base = answer_lines(rows, policies, controls), self.stage("untrained", lambda: self.untrained(rows))
+    cost = {k: {c: d[c] for c in ("aligner_calls", "n", "tokens") if c in d} for k,d in (policies | controls).items()}
+    rep = dict(seconds=round(sum(self.seconds.values()), 1), **figures(lines, cost), untrained=base,
+               inspectors=inspector_figures(lines, policies, learned), guests=_apart(lines, "llm", town_lm.GUESTS),
+               facts=_apart(lines, "facts", ("known", "badly known", "guest-only")))
+    (self.out/"answers.jsonl").write_text("".join(json.dumps(l, ensure_ascii=False)+"\n" for l in lines))
+    (self.out/"report.json").write_text(json.dumps(rep, indent=1))
     write_report(self.out/"report.html", rep, learned, lines, policies, self.seconds)
     return rep
+
+def _apart(lines, key, values):
+    parts = {v: [l for l in lines if l[key]==v] for v in values}
+    return {v: figures(ls) for v,ls in parts.items() if ls}
 
 @patch
 def _act(self:Demo, rows):
     s = self.squad(); policies = self.align(s, rows)
     return dict(policies=policies, controls=self.control(s, rows, policies["no_regret"]["tokens"]))
 
-# %% ../nbs/43_demo.ipynb #88650bd5
+# %% ../nbs/43_demo.ipynb #88e98b4a
 def table(
     rep:dict, # what `run` returned
 )->str: # a row a guest, and one for all
     "The share of answers that meet every criterion, and the harm done"
-    cols, u = ["before", "greedy", *POLICIES, "best_of_n", "answer_anew"], rep["untrained"]
-    def cells(d):
-        res = [f"{d[k]['all']:.3f}" for k in ("before", "greedy")]
-        for k in cols[2:]: x = (d["policies"] | d["controls"])[k]; res.append(f"{x['after']['all']:.3f}" + ("" if x["harm"] is None else f" ({x['harm']:.3f})"))
-        return res
-    t = [["LLM", *cols]] + [[g, *cells(d)] for g,d in rep["guests"].items()] + [["all three", *cells(rep)]]
-    w = [max(len(r[i]) for r in t) for i in range(len(t[0]))]
-    learned = f"\n\nbefore their training the same aligners turn {u['before']['all']:.3f} into {u['after']['all']:.3f} (harm {u['harm'] or 0:.3f}), n={u['n']}"
-    return f"meets every criterion (harm), n={rep['n']}\n" + "\n".join("  ".join(v.ljust(k) for v,k in zip(r, w)).rstrip() for r in t) + learned
+    def cell(x): return f"{x['after']['all']:.3f}" + ("" if x["harm"] is None else f" ({x['harm']:.3f})")
+    def cells(d): return [f"{d[k]['all']:.3f}" for k in ("before", "greedy")] + [cell(x) for x in (d["policies"] | d["controls"]).values()]
+    t = [["LLM", "before", "greedy", *rep["policies"], *rep["controls"]]]
+    t += [[g, *cells(d)] for g,d in rep["guests"].items()] + [["all three", *cells(rep)]]
+    wide = [max(map(len, col)) for col in zip(*t)]; u = rep["untrained"]
+    return "\n".join([f"meets every criterion (harm), n={rep['n']}", *("  ".join(v.ljust(k) for v,k in zip(r, wide)).rstrip() for r in t),
+        f"\nbefore their training the same aligners turn {u['before']['all']:.3f} into {cell(u)}, n={u['n']}"])
