@@ -147,7 +147,7 @@ def example(kind, line, a):
     said = f"<p class=q>{head}</p><p>{diff}</p><p class=q>{_verdict(line)}</p>"
     return f"<div class='case {kind.replace(' ', '-')}'>{said}{_steps(a['trace'])}</div>"
 
-# %% ../nbs/42_report.ipynb #3fc483e0
+# %% ../nbs/42_report.ipynb #fb6c8ff6
 def _others(rep):
     "What other policies reached, where it was more, and the best of the controls"
     p, simple = rep["policies"]["no_regret"], rep["controls"]
@@ -161,20 +161,24 @@ def _others(rep):
 
 def lead(rep):
     "What was done and found, in words"
-    p, n, base = rep["policies"]["no_regret"], rep["n"], rep["untrained"]
+    p, n, base, teacher = rep["policies"]["no_regret"], rep["n"], rep["untrained"], rep["teacher"]
     return " ".join([
         "<p>Three aligners and three inspectors were trained on what a prompted LLM wrote about three criteria in words.",
         f"Then {n} answers of three LLMs that none of them had seen were aligned.",
         f"Before, {pct(rep['before'], 'all')} of the answers met every criterion; after, {pct(p['after'], 'all')}.",
         f"Of the {p['n_good']} answers that were good before, {pct(p, 'harm')} were spoilt.", *_others(rep),
-        f"Before their training the same aligners, one after the other on {base['n']} of the answers,",
-        f"reached {pct(base['after'], 'all')} and spoilt {pct(base, 'harm')}. The run took {rep['seconds']:.0f} seconds of work.</p>"])
+        f"The LLM that wrote the data, asked to correct {teacher['n']} of the answers itself, took them from",
+        f"{pct(teacher['before'], 'all')} to {pct(teacher['after'], 'all')}: that is what the aligners learned from.",
+        f"Before their training they took {base['n']} answers from {pct(base['before'], 'all')} to {pct(base['after'], 'all')}.",
+        f"The run took {rep['seconds']:.0f} seconds of work.</p>"])
 
-# %% ../nbs/42_report.ipynb #9b0e0935
+# %% ../nbs/42_report.ipynb #01f191a4
 def main_table(rep):
     rows = [["", *WHAT, "harm", "regressed", "guest-only facts kept", "aligner calls", "tokens"]]
-    for k,d in groups(rep).items():
-        x = (rep["policies"] | rep["controls"]).get(k, {})
+    references = {f"{k}, n={rep[k]['n']}": rep[k] for k in ("teacher", "untrained")}
+    more = rep["policies"] | rep["controls"] | references
+    for k,d in (groups(rep) | {k: x["after"] for k,x in references.items()}).items():
+        x = more.get(k, {})
         cost = [f"{x[c]:,}" if c in x else "" for c in ("aligner_calls", "tokens")]
         rows.append([k, *[pct(d, c) for c in WHAT], *[pct(x, c) if x else "" for c in ("harm", "regressed", "survival")], *cost])
     return table(rows)
@@ -183,7 +187,7 @@ def by(rep, key, label):
     rows = [[g, d["n"], *[pct(x, "all") for x in groups(d).values()]] for g,d in rep[key].items()]
     return table([[label, "n", *groups(rep)], *rows])
 
-# %% ../nbs/42_report.ipynb #0310fb82
+# %% ../nbs/42_report.ipynb #6b06a273
 def funnels(learned):
     def row(c, d):
         f = d["funnel"]; drops = ", ".join(f"{k} {v}" for k,v in f["drops"].items())
@@ -193,10 +197,10 @@ def funnels(learned):
 
 def inspectors(rep):
     head = ["inspector", "AUROC, guests, known facts", "missed, test split", "target", "missed, guests (no guarantee)",
-            "good answers flagged, guests", "threshold"]
+            "good answers flagged, guests", "threshold", "misaligned in the test split"]
     def row(c, d):
         rates = [interval(d, "auroc"), pct(d, "miss"), f"{d['miss_target']:.0%}", pct(d, "guest_miss"), pct(d, "false_alarm")]
-        return [c, *rates, f"{d['threshold']:.3f}"]
+        return [c, *rates, f"{d['threshold']:.3f}", d["n_test"]]
     return table([head] + [row(c, d) for c,d in rep["inspectors"].items()])
 
 # %% ../nbs/42_report.ipynb #72e854a5
