@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/synthesis.html.md"""
 __all__ = ['IDEAS', 'HINTS', 'BLOCK', 'CALLS', 'seed_of', 'topics', 'questions', 'drafts', 'as_rows', 'criterion_of', 'total',
            'spent', 'synthesize', 'Plan', 'plan']
 
-# %% ../nbs/21_synthesis.ipynb #dc15afeb
+# %% ../nbs/21_synthesis.ipynb #2652922c
 import hashlib, json, math, random
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 from .criterion import COLUMNS, Criterion, DataError, LLMError, NOTHING, criteria
 from .llm import Refused, Usage
 from .local import as_llm
-from aligners_nb.prompts import (DRAFT_SCHEMA, STOP, correct_messages, critique_messages, draft_json_messages, draft_prompt, formats_hash,
-    parse_answer, parse_critique, parse_draft, parse_draft_json, parse_questions, parse_topics, questions_prompt, respond_messages,
-    topics_prompt)
+from .prompts import DRAFT_SCHEMA, STOP, correct_messages, critique_messages, draft_json_messages, draft_prompt, formats_hash
+from .prompts import parse_answer, parse_critique, parse_draft, parse_draft_json, parse_questions, parse_topics
+from .prompts import questions_prompt, respond_messages, topics_prompt
 from .store import Memory, Store
 
 # %% ../nbs/21_synthesis.ipynb #84db99a1
