@@ -277,11 +277,12 @@ def split(self:Curated,
     for g in deck: sides[max(range(3), key=lambda k: shares[k]*len(qs)-len(sides[k]))].extend(g)
     table = self.rows.with_format("arrow")[:]; return tuple(_dataset(_take(table, sorted(s)), self.criterion, self.made) for s in sides)
 
-# %% ../nbs/22_curation.ipynb #64bb1bc5
+# %% ../nbs/22_curation.ipynb #d5275fdd
 def _joined(f, g):
     "`f` and `g` as one funnel, where `g` began with the rows that `f` kept"
     drops = {k: f.drops.get(k, 0)+g.drops.get(k, 0) for k in {**f.drops, **g.drops}}
     return Funnel(f.made, f.parsed, f.unique, g.kept, drops, {**f.examples, **g.examples})
+
 @patch
 def drop_similar(self:Curated,
     encoder="sentence-transformers/all-MiniLM-L6-v2", # what `as_encoder` takes
