@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/aligner.html.md"""
 # %% auto #0
 __all__ = ['SLACK', 'pairs', 'Aligner']
 
-# %% ../nbs/31_aligner.ipynb #392f44da
+# %% ../nbs/31_aligner.ipynb #3e4597cc
 import random, torch, warnings
 from collections.abc import Iterator
 from fastcore.basics import patch
@@ -18,22 +18,27 @@ from .dialogue import Dialogue
 from .decode import generate
 from .local import attach, load
 from .synthesis import criterion_of
-from .training import base_print, card, check_base, checked, context, dial, fetch, fingerprint, finished, lora_config, push, read_meta, save_adapter, shown, train, unique
+from .training import base_print, card, check_base, checked, context, dial, fetch, fingerprint, finished
+from .training import lora_config, push, read_meta, save_adapter, shown, train, unique
 
-# %% ../nbs/31_aligner.ipynb #76734b02
+# %% ../nbs/31_aligner.ipynb #bed8cb7c
 def pairs(
     rows, # dicts with question, response, correction
     keep_share:float=1/3, # the share of pairs in which nothing is to be changed
     seed:int=0, # of the draw
 )->list: # (question, response, correction)
     "What an aligner learns from: corrections, and good answers as they are"
-    if not 0 <= keep_share < 1: raise ValueError(f"keep_share={keep_share} must lie in [0, 1): 0 teaches it to change every answer, 1 would teach it nothing")
-    rows = checked(rows)
-    fix = [(r["question"], r["response"], r["correction"]) for r in rows if r["response"] != r["correction"]]
-    keep = [(r["question"], r["response"], r["correction"]) for r in rows if r["response"] == r["correction"]]
-    if rows and not fix: raise DataError(f"none of these {len(rows)} rows has a correction that differs from its response: there is nothing to learn from them")
-    rng, want, good = random.Random(seed), round(len(fix)*keep_share/(1-keep_share)), list(dict.fromkeys((q, c, c) for q,_,c in fix))
-    keep = rng.sample(keep, min(want, len(keep))); return fix + keep + rng.sample(good, min(want-len(keep), len(good)))
+    if not 0 <= keep_share < 1:
+        raise ValueError(f"keep_share={keep_share} must lie in [0, 1): 0 teaches it to change every answer, 1 would teach it nothing")
+    triples = [(r["question"], r["response"], r["correction"]) for r in checked(rows)]
+    fix, keep = [t for t in triples if t[1] != t[2]], [t for t in triples if t[1] == t[2]]
+    if triples and not fix:
+        raise DataError(f"none of these {len(triples)} rows has a correction that differs from its response: "
+                        "there is nothing to learn from them")
+    rng, want = random.Random(seed), round(len(fix)*keep_share/(1-keep_share))
+    good = list(dict.fromkeys((q, c, c) for q,_,c in fix))
+    keep = rng.sample(keep, min(want, len(keep)))
+    return fix + keep + rng.sample(good, min(want-len(keep), len(good)))
 
 # %% ../nbs/31_aligner.ipynb #21597697
 class Aligner:
@@ -52,16 +57,18 @@ class Aligner:
         fit = f"{self.log[-1]['epoch']:g} epochs, loss {self.log[-1]['loss']:.3f}" if self.log else "not trained"
         return f"Aligner({self.criterion.name!r}, base={shown(self.base)!r}, {fit})"
 
-# %% ../nbs/31_aligner.ipynb #8fe0a85f
+# %% ../nbs/31_aligner.ipynb #e87fa6b4
 @patch
 def _fit(self:Aligner, examples, **kwargs):
     short = [e for e in examples if len(e["input_ids"]) <= self.limit]
-    if len(short) < len(examples): warnings.warn(f"{len(examples)-len(short)} of {len(examples)} pairs do not fit into the {self.limit} tokens of {shown(self.base)} and are left out")
+    if len(short) < len(examples):
+        warnings.warn(f"{len(examples)-len(short)} of {len(examples)} pairs do not fit into the {self.limit} tokens "
+                      f"of {shown(self.base)} and are left out")
     self.model.set_adapter(self.name)
     self.log = train(self.model, short, pad=self.tok.pad_token_id, desc=f"{self.criterion.name} aligner", **kwargs)
     return self
 
-# %% ../nbs/31_aligner.ipynb #bbac6fa0
+# %% ../nbs/31_aligner.ipynb #a432a154
 @patch(cls_method=True)
 def fit(cls:Aligner,
     rows, # dicts (or a `datasets.Dataset`) with question, response, correction
@@ -78,10 +85,10 @@ def fit(cls:Aligner,
     "Train an aligner on `rows`"
     rows = list(rows) if isinstance(rows, Iterator) else rows
     criterion, ps = criterion or criterion_of(rows), pairs(rows, keep_share, seed)
-    settings = dict(epochs=epochs, seed=seed, lr=lr, batch_size=batch_size, **kwargs)
-    key = fingerprint(base_print(load(base)[0]), dial(load(base)[0]), criterion.to_dict(), ps, rank, {k: str(v) for k,v in settings.items()})
+    model, settings = load(base)[0], dict(epochs=epochs, seed=seed, lr=lr, batch_size=batch_size, **kwargs)
+    key = fingerprint(base_print(model), dial(model), criterion.to_dict(), ps, rank, {k: str(v) for k,v in settings.items()})
     if finished(out, key, "aligner.json"): return cls.from_pretrained(out, base=base)
-    torch.manual_seed(seed); self = cls(criterion, base, lora_config(load(base)[0], rank)); self.fingerprint = key
+    torch.manual_seed(seed); self = cls(criterion, base, lora_config(model, rank)); self.fingerprint = key
     self._fit([self.dialogue.aligner_example(criterion, *p) for p in ps], progress=progress, **settings)
     if out is not None: self.save_pretrained(out)
     return self
@@ -115,14 +122,18 @@ def _groups(rooms):
         res[-1].append(i); room = min(room, rooms[i][2])
     return res
 
-# %% ../nbs/31_aligner.ipynb #d5f6b9b2
+# %% ../nbs/31_aligner.ipynb #60ceebcd
 @patch
 def _check(self:Aligner, questions, responses):
-    if isinstance(questions, str) or not isinstance(responses, (list, tuple)): raise TypeError(f"give a question and a response, or a list of each; got {type(questions).__name__} and {type(responses).__name__}")
-    if len(questions) != len(responses): raise DataError(f"{len(questions)} questions and {len(responses)} responses: give as many of one as of the other")
+    if isinstance(questions, str) or not isinstance(responses, (list, tuple)):
+        raise TypeError("give a question and a response, or a list of each; "
+                        f"got {type(questions).__name__} and {type(responses).__name__}")
+    if len(questions) != len(responses):
+        raise DataError(f"{len(questions)} questions and {len(responses)} responses: give as many of one as of the other")
     for i,r in enumerate(responses):
         if not isinstance(r, str) or not r.strip(): raise DataError(f"response {i} is {r!r:.40}: it must be a text that is not empty")
 
+# %% ../nbs/31_aligner.ipynb #10e3ebce
 @patch
 def __call__(self:Aligner,
     question, # a string or messages; or a list of those
@@ -133,28 +144,33 @@ def __call__(self:Aligner,
     if isinstance(response, str): return self([question], [response], batch_size)[0]
     self._check(question, response); rooms, res = self._rooms(question, response), list(response)
     if long := [i for i,r in enumerate(rooms) if not _fit_in(*r)]:
-        raise DataError(f"answer {long[0]} is too long for {shown(self.base)}, which reads {self.limit} tokens: shorten it, or ask `aligner.fits(question, response)` first")
+        raise DataError(f"answer {long[0]} is too long for {shown(self.base)}, which reads {self.limit} tokens: "
+                        "shorten it, or ask `aligner.fits(question, response)` first")
     for group in _groups(rooms):
-        outs = generate(self.model, [rooms[i][0] for i in group], max_new_tokens=max(rooms[i][1] for i in group), stop_ids=self.dialogue.stop_ids,
-                        adapters=[self.name]*len(group), batch_size=batch_size, drafts=[self.dialogue.answer_ids(response[i]) for i in group])   # most of it stays
+        outs = generate(self.model, [rooms[i][0] for i in group], max_new_tokens=max(rooms[i][1] for i in group),
+                        stop_ids=self.dialogue.stop_ids, adapters=[self.name]*len(group), batch_size=batch_size,
+                        drafts=[self.dialogue.answer_ids(response[i]) for i in group])                     # most of it stays
         for i,ids in zip(group, outs):
             new = self.tok.decode(ids, skip_special_tokens=True).strip(); self.tokens += len(ids)
             if new and len(ids) < rooms[i][1] and self.fits(question[i], new): res[i] = new
     self.calls += len(res)
     return res
 
-# %% ../nbs/31_aligner.ipynb #d18acf44
+# %% ../nbs/31_aligner.ipynb #cdbcb982
 @patch
 def save_pretrained(self:Aligner,
     folder, # where to
 )->Path:
     "Write the adapter, `aligner.json` and a card"
     meta = dict(criterion=self.criterion.to_dict(), request=aligner_request(self.criterion), fingerprint=self.fingerprint, log=self.log)
-    facts = {"base": shown(self.base), "training": f"{self.log[-1]['step']} steps, loss {self.log[-1]['loss']:.3f}" if self.log else "none", "rank": self.model.peft_config[self.name].r}
+    facts = {"base": shown(self.base),
+             "training": f"{self.log[-1]['step']} steps, loss {self.log[-1]['loss']:.3f}" if self.log else "none",
+             "rank": self.model.peft_config[self.name].r}
     usage = f"from aligners_nb.all import *\naligner = Aligner.from_pretrained({str(Path(folder).name)!r})\naligner(question, response)"
     text = card(f"An aligner: {self.criterion.name}", self.base, self.criterion, facts, usage)
     return save_adapter(self.model, self.name, folder, self.base, meta, "aligner.json", text)
 
+# %% ../nbs/31_aligner.ipynb #b19d45b2
 @patch(cls_method=True)
 def from_pretrained(cls:Aligner,
     folder, # a folder, or a repository of the Hub
@@ -162,7 +178,8 @@ def from_pretrained(cls:Aligner,
 )->"Aligner":
     "Load an aligner onto the shared base"
     folder = fetch(folder); meta = read_meta(folder, "aligner.json"); criterion = Criterion.from_dict(meta["criterion"])
-    if meta["request"] != aligner_request(criterion): warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): expect worse corrections, or train it again")
+    if meta["request"] != aligner_request(criterion):
+        warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): expect worse corrections, or train it again")
     self = cls(criterion, base or meta["base"], str(folder)); check_base(meta, self.model, folder)
     self.log, self.fingerprint = meta["log"], meta["fingerprint"]
     return self

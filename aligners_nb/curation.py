@@ -22,7 +22,7 @@ from .likeness import alike, share, text_of, vectors
 from .store import read_units
 from .synthesis import criterion_of, spent, total
 
-# %% ../nbs/22_curation.ipynb #fba95223
+# %% ../nbs/22_curation.ipynb #36f699ec
 class Funnel:
     "What happened to the rows on their way"
     def __init__(self,
@@ -32,7 +32,9 @@ class Funnel:
         kept:int, # of those, passed by all filters
         drops:dict, # reason → number of rows it took
         examples:dict|None=None, # reason → some of these rows, each with its `detail`
-    ): self.made, self.parsed, self.unique, self.kept, self.drops, self.examples = made, parsed, unique, kept, {k: n for k,n in drops.items() if n}, examples or {}
+    ):
+        self.made, self.parsed, self.unique, self.kept = made, parsed, unique, kept
+        self.drops, self.examples = {k: n for k,n in drops.items() if n}, examples or {}
     def __repr__(self):
         took = ", ".join(f"{k} {n}" for k,n in self.drops.items()) or "nothing"
         return f"made {self.made:,} → parsed {self.parsed:,} → unique {self.unique:,} → kept {self.kept:,}; dropped: {took}"
@@ -40,16 +42,21 @@ class Funnel:
         "The counts, without the examples"
         return {k: getattr(self, k) for k in ("made", "parsed", "unique", "kept", "drops")}
 
-# %% ../nbs/22_curation.ipynb #71394be5
+# %% ../nbs/22_curation.ipynb #89bebf13
 @patch
 def _repr_html_(self:Funnel):
     def cell(s, n=90): s = str(s or ""); return f"<td style='text-align:left'>{html.escape(s[:n] + '…'*(len(s) > n))}</td>"
-    def line(k, n): r = (self.examples.get(k) or [{}])[0]; return f"<tr>{cell(k)}<td>{n:,}</td><td>{n/self.made:.1%}</td>{cell(text_of(r.get('question') or ''))}{cell(r.get('correction'))}{cell(r.get('detail'))}</tr>"
-    head = "".join(f"<th style='text-align:left'>{h}</th>" for h in ("dropped by", "rows", "share", "for example: question", "correction", "found"))
+    def line(k, n):
+        r = (self.examples.get(k) or [{}])[0]
+        example = cell(text_of(r.get("question") or "")) + cell(r.get("correction")) + cell(r.get("detail"))
+        return f"<tr>{cell(k)}<td>{n:,}</td><td>{n/self.made:.1%}</td>{example}</tr>"
+    names = "dropped by", "rows", "share", "for example: question", "correction", "found"
+    head = "".join(f"<th style='text-align:left'>{h}</th>" for h in names)
     stages = " → ".join(f"{k} <b>{getattr(self, k):,}</b>" for k in ("made", "parsed", "unique", "kept"))
-    return f"<p>{stages}</p>" + (f"<table><tr>{head}</tr>{''.join(line(k, n) for k,n in self.drops.items())}</table>" if self.drops else "")
+    table = f"<table><tr>{head}</tr>{''.join(line(k, n) for k,n in self.drops.items())}</table>" if self.drops else ""
+    return f"<p>{stages}</p>{table}"
 
-# %% ../nbs/22_curation.ipynb #294db168
+# %% ../nbs/22_curation.ipynb #24f83938
 @patch
 def plot(self:Funnel,
     ax=None, # a matplotlib axis; None: a new one
@@ -59,23 +66,33 @@ def plot(self:Funnel,
     for i,(k,n) in enumerate([*steps, ("kept", 0)]):
         left -= n; ax.barh(i, left, color="#4c72b0"); ax.barh(i, n, left=left, color="#c44e52")
         ax.text(left+n, i, f" −{n:,}" if n else f" {left:,}", va="center", fontsize=8)
-    ax.set_yticks(range(len(steps)+1), [k.replace("_", " ") for k,_ in steps]+["kept"], fontsize=8); ax.invert_yaxis(); ax.set_xlabel("rows")
-    ax.spines[["top", "right"]].set_visible(False); ax.set_xlim(0, max(1, self.made)*1.12); return ax
+    ax.set_yticks(range(len(steps)+1), [k.replace("_", " ") for k,_ in steps]+["kept"], fontsize=8); ax.invert_yaxis()
+    ax.set_xlabel("rows"); ax.set_xlim(0, max(1, self.made)*1.12)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
 
-# %% ../nbs/22_curation.ipynb #fdb5d4e9
+# %% ../nbs/22_curation.ipynb #ca6ac8e5
+def _stored(path):
+    "The drafts of a store, one after the other, and what it says of their making"
+    path = path/"rows.jsonl" if path.is_dir() else path
+    if not path.is_file():
+        raise DataError(f"there is no {path.name} in {path.parent.name or path.parent}: "
+                        "give the rows that synthesize returned, or the folder it was given as out=")
+    made, used = {}, []
+    for u in read_units(path): made |= u.get("meta", {}); used.append(u.get("used"))
+    rows = (r for u in read_units(path) if u.get("unit", "").startswith("drafts") for r in u["rows"])
+    return rows, made | dict(used=total(used))
+
 def _source(rows):
     "Rows one after the other, and what is known of their making"
-    if isinstance(rows, (str, Path)):
-        p = Path(rows); p = p/"rows.jsonl" if p.is_dir() else p
-        if not p.is_file(): raise DataError(f"there is no {p.name} in {p.parent.name or p.parent}: give the rows that synthesize returned, or the folder it was given as out=")
-        made, used = {}, []
-        for u in read_units(p): made |= u.get("meta", {}); used.append(u.get("used"))
-        return (r for u in read_units(p) if u.get("unit", "").startswith("drafts") for r in u["rows"]), made | dict(used=total(used))
-    if isinstance(rows, dict) or not hasattr(rows, "__iter__"): raise DataError(f"rows are a data set, a list of dicts, or the folder given to synthesize as out=; got {type(rows).__name__}" + " (one split of it: rows['train'])"*isinstance(rows, dict))
+    if isinstance(rows, (str, Path)): return _stored(Path(rows))
+    if isinstance(rows, dict) or not hasattr(rows, "__iter__"):
+        hint = " (one split of it: rows['train'])" if isinstance(rows, dict) else ""
+        raise DataError(f"rows are a data set, a list of dicts, or the folder given to synthesize as out=; got {type(rows).__name__}{hint}")
     about = getattr(getattr(rows, "info", None), "description", "") or ""
     return rows, json.loads(about).get("made", {}) if about.startswith("{") else {}
 
-# %% ../nbs/22_curation.ipynb #8cd01cd5
+# %% ../nbs/22_curation.ipynb #32924b94
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 def _checked(i, r):
@@ -85,18 +102,26 @@ def _checked(i, r):
     if gone := [k for k in COLUMNS if r.get(k) is None]: raise DataError(f"row {i} lacks {', '.join(gone)}; rows need {', '.join(COLUMNS)}")
     r = {k: r[k] for k in COLUMNS} | dict(id=str(r["id"])); q = r["question"]
     if isinstance(q, list) and q and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in q): q = "messages"
-    if bad := next((k for k in COLUMNS if not isinstance(q if k=="question" else r[k], str)), None): raise DataError(f"row {i}: {bad} must be a text{' or a list of chat messages' if bad=='question' else ''}; got {r[bad]!r:.60}")
+    if bad := next((k for k in COLUMNS if not isinstance(q if k=="question" else r[k], str)), None):
+        what = "a text or a list of chat messages" if bad=="question" else "a text"
+        raise DataError(f"row {i}: {bad} must be {what}; got {r[bad]!r:.60}")
     return r
 
-# %% ../nbs/22_curation.ipynb #15b5cae0
+def _schema(r):
+    "The columns of rows like `r`, whose questions are texts or chat messages"
+    question = _MESSAGES if isinstance(r["question"], list) else pa.string()
+    return pa.schema([(k, question if k=="question" else pa.string()) for k in (*COLUMNS, "raw", "error")])
+
+# %% ../nbs/22_curation.ipynb #055f1d90
 def _table(rows):
     "Rows as an Arrow table"
     parts, batch, schema = [], [], None
     def pack():
         nonlocal schema
-        schema = schema or pa.schema([(k, _MESSAGES if k=="question" and isinstance(batch[0][k], list) else pa.string()) for k in (*COLUMNS, "raw", "error")])
+        schema = schema or _schema(batch[0])
         try: parts.append(pa.Table.from_pylist(batch, schema=schema))
-        except pa.ArrowException: raise DataError("questions must be all texts or all lists of chat messages; these rows have both") from None
+        except pa.ArrowException:
+            raise DataError("questions must be all texts or all lists of chat messages; these rows have both") from None
         batch.clear()
     for i,r in enumerate(rows):
         batch.append(_checked(i, r))
@@ -113,37 +138,45 @@ def _each(table):
     "The rows of a table as dicts, few at a time in memory"
     return (r for b in table.to_batches(1000) for r in b.to_pylist())
 
-# %% ../nbs/22_curation.ipynb #1c1cc9eb
+# %% ../nbs/22_curation.ipynb #7b68a0b7
 STEPS = "not_parsed", "duplicate", "still_misaligned", "not_misaligned"   # what `curate` itself drops rows for
 
 def _named(filters):
     "Filters by name; `DataError` if one is no function or two share a name"
     filters = [filters] if callable(filters) else list(filters)
-    if bad := [f for f in filters if not callable(f) or not hasattr(f, "__name__")]: raise DataError(f"a filter is a function of a row with a name of its own, made with def; got {bad[0]!r:.60}")
-    if twice := [k for k,n in Counter(f.__name__ for f in filters).items() if n > 1]: raise DataError(f"two filters are called {twice[0]!r}, and a filter's name is the reason that the funnel shows: make each with def and a name of its own")
-    if own := {f.__name__ for f in filters} & {*STEPS, "too_similar"}: raise DataError(f"{min(own)!r} is the name of a step of `curate`: name the filter otherwise")
+    if bad := [f for f in filters if not callable(f) or not hasattr(f, "__name__")]:
+        raise DataError(f"a filter is a function of a row with a name of its own, made with def; got {bad[0]!r:.60}")
+    if twice := [k for k,n in Counter(f.__name__ for f in filters).items() if n > 1]:
+        raise DataError(f"two filters are called {twice[0]!r}, and a filter's name is the reason that the funnel shows: "
+                        "make each with def and a name of its own")
+    if own := {f.__name__ for f in filters} & {*STEPS, "too_similar"}:
+        raise DataError(f"{min(own)!r} is the name of a step of `curate`: name the filter otherwise")
     return {f.__name__: f for f in filters}
 
 def _reason(r, filters):
     "(name, what was found) of the first filter that takes row `r`, or None"
     for k,f in filters.items():
         try: found = f(r)
-        except Exception as e: raise DataError(f"filter {k} fails on row {r['id']} ({type(e).__name__}: {e}): a filter takes any row with {', '.join(COLUMNS)}") from e
+        except Exception as e:
+            raise DataError(f"filter {k} fails on row {r['id']} ({type(e).__name__}: {e}): "
+                            f"a filter takes any row with {', '.join(COLUMNS)}") from e
         if found: return k, found if isinstance(found, str) else ""
 
-# %% ../nbs/22_curation.ipynb #5525f7e7
+# %% ../nbs/22_curation.ipynb #ee056ce5
 def _verdict(r, judge, name):
     "The reason for which `judge` drops row `r`, or None"
     def ask(k):
         got = judge(r["question"], r[k])
         try: met, why = got[name]
-        except (TypeError, KeyError, ValueError): raise DataError(f"judge(question, answer) must return {{{name!r}: (met, reason)}}, as town.judge does; got {got!r:.80}") from None
+        except (TypeError, KeyError, ValueError):
+            raise DataError(f"judge(question, answer) must return {{{name!r}: (met, reason)}}, as town.judge does; "
+                            f"got {got!r:.80}") from None
         return met, str(why)
     met, why = ask("correction")
     if not met: return "still_misaligned", why
     if r["response"].strip()!=r["correction"].strip() and (was := ask("response"))[0]: return "not_misaligned", was[1]
 
-# %% ../nbs/22_curation.ipynb #c6a45a65
+# %% ../nbs/22_curation.ipynb #69aceb6b
 class Curated:
     "Rows that passed, the funnel they came through, and those that did not pass"
     def __init__(self,
@@ -153,11 +186,14 @@ class Curated:
         drop_reasons:Dataset, # id, question, response, correction, reason, detail
         made:dict, # what is known of their making: llm, seed, formats …
         encoder=None, # of questions, for `split`
-    ): self.rows, self.funnel, self.criterion, self.drop_reasons, self.made, self.encoder = rows, funnel, criterion, drop_reasons, made, encoder
+    ):
+        self.rows, self.funnel, self.criterion = rows, funnel, criterion
+        self.drop_reasons, self.made, self.encoder = drop_reasons, made, encoder
     def __repr__(self): return f"Curated({self.funnel})"
     def _repr_html_(self): return self.funnel._repr_html_()
     def __len__(self): return len(self.rows)
 
+# %% ../nbs/22_curation.ipynb #613acde8
 def _dataset(table, criterion, made):
     "A table as a data set that says what it is about"
     res = Dataset(table.combine_chunks()); res.info.description = json.dumps(dict(criterion=criterion.to_dict(), made=made)); return res
@@ -167,20 +203,26 @@ def _criterion(rows, table, made, criterion):
     names = table["criterion"].unique().to_pylist()
     criterion = criterion or criterion_of(rows if hasattr(rows, "info") else [dict(criterion=n) for n in names if n])
     if not isinstance(criterion, Criterion): raise TypeError(f"criterion must be a Criterion, such as town.ethical; got {criterion!r:.60}")
-    if other := {*names}-{criterion.name, None}: raise DataError(f"rows about {min(other)!r}, but criterion={criterion!r}: pass the criterion they were made for, and rows of one criterion at a time")
-    if made.get("criterion") not in (None, criterion.fingerprint): raise DataError(f"these rows were made from another criterion {names[0]!r} than {criterion!r}: pass the one that synthesize was given, as in curate(rows, criterion=town.ethical)")
+    if other := {*names}-{criterion.name, None}:
+        raise DataError(f"rows about {min(other)!r}, but criterion={criterion!r}: "
+                        "pass the criterion they were made for, and rows of one criterion at a time")
+    if made.get("criterion") not in (None, criterion.fingerprint):
+        raise DataError(f"these rows were made from another criterion {names[0]!r} than {criterion!r}: "
+                        "pass the one that synthesize was given, as in curate(rows, criterion=town.ethical)")
     return criterion
 
-# %% ../nbs/22_curation.ipynb #f668b09d
+# %% ../nbs/22_curation.ipynb #13ce1bed
 def _result(table, reasons, order, criterion, made, encoder=None):
     "Rows, funnel and dropped rows from the reasons"
-    at = [i for i,r in enumerate(reasons) if r]; n = Counter(r[0] for r in reasons if r); drops = {k: n[k] for k in order}
+    at = [i for i,r in enumerate(reasons) if r]; n = Counter(reasons[i][0] for i in at)
     drop = _take(table, at).select(["id", "question", "response", "correction"])
     for k,j in (("reason", 0), ("detail", 1)): drop = drop.append_column(k, pa.array([reasons[i][j] for i in at], pa.string()))
-    first = defaultdict(list)
+    first = defaultdict(list)                                    # reason → places of the first rows it took
     for j,i in enumerate(at):
         if len(first[reasons[i][0]]) < 3: first[reasons[i][0]].append(j)
-    parsed = len(reasons)-n["not_parsed"]; funnel = Funnel(len(reasons), parsed, parsed-n["duplicate"], len(reasons)-len(at), drops, {k: _take(drop, js).to_pylist() for k,js in first.items()})
+    examples = {k: _take(drop, js).to_pylist() for k,js in first.items()}
+    parsed = len(reasons)-n["not_parsed"]
+    funnel = Funnel(len(reasons), parsed, parsed-n["duplicate"], len(reasons)-len(at), {k: n[k] for k in order}, examples)
     kept = _take(table, [i for i,r in enumerate(reasons) if not r]).select(COLUMNS)
     return Curated(_dataset(kept, criterion, made), funnel, criterion, Dataset(drop.combine_chunks()), made, encoder)
 
@@ -235,19 +277,43 @@ def split(self:Curated,
     for g in deck: sides[max(range(3), key=lambda k: shares[k]*len(qs)-len(sides[k]))].extend(g)
     table = self.rows.with_format("arrow")[:]; return tuple(_dataset(_take(table, sorted(s)), self.criterion, self.made) for s in sides)
 
-# %% ../nbs/22_curation.ipynb #396b6e13
+# %% ../nbs/22_curation.ipynb #d5275fdd
+def _joined(f, g):
+    "`f` and `g` as one funnel, where `g` began with the rows that `f` kept"
+    drops = {k: f.drops.get(k, 0)+g.drops.get(k, 0) for k in {**f.drops, **g.drops}}
+    return Funnel(f.made, f.parsed, f.unique, g.kept, drops, {**f.examples, **g.examples})
+
 @patch
 def drop_similar(self:Curated,
     encoder="sentence-transformers/all-MiniLM-L6-v2", # what `as_encoder` takes
     cosine:float=.9, # between response and correction, from which a row is dropped
 )->Curated: # without those rows; the funnel goes on with `too_similar`
     "The paper's filter for inspector data"
-    share("cosine", cosine); near = (vectors(self.rows["response"], encoder)*vectors(self.rows["correction"], encoder)).sum(1) if len(self) else []
-    new = _result(self.rows.with_format("arrow")[:], [("too_similar", f"cosine {x:.3f}") if x >= cosine else None for x in near], ["too_similar"], self.criterion, self.made, self.encoder)
-    f = new.funnel; new.funnel = Funnel(self.funnel.made, self.funnel.parsed, self.funnel.unique, f.kept, {k: self.funnel.drops.get(k, 0)+f.drops.get(k, 0) for k in {**self.funnel.drops, **f.drops}}, {**self.funnel.examples, **f.examples})
-    new.drop_reasons = Dataset(pa.concat_tables([d.with_format("arrow")[:] for d in (self.drop_reasons, new.drop_reasons)]).combine_chunks()); return new
+    share("cosine", cosine)
+    near = (vectors(self.rows["response"], encoder)*vectors(self.rows["correction"], encoder)).sum(1) if len(self) else []
+    reasons = [("too_similar", f"cosine {x:.3f}") if x >= cosine else None for x in near]
+    new = _result(self.rows.with_format("arrow")[:], reasons, ["too_similar"], self.criterion, self.made, self.encoder)
+    new.funnel = _joined(self.funnel, new.funnel)
+    dropped = [d.with_format("arrow")[:] for d in (self.drop_reasons, new.drop_reasons)]
+    new.drop_reasons = Dataset(pa.concat_tables(dropped).combine_chunks())
+    return new
 
-# %% ../nbs/22_curation.ipynb #2dc8fed4
+# %% ../nbs/22_curation.ipynb #b09c9496
+@patch
+def _front(self:Curated, files, license):
+    "The card's front matter, in YAML"
+    main = [dict(split=k, path=p) for k,(p,_) in files.items() if k!="dropped"]
+    configs = [dict(config_name="default", default=True, data_files=main),
+               dict(config_name="dropped", data_files=files["dropped"][0])]
+    return DatasetCardData(license=license, language="en", tags=["aligners", "synthetic"],
+        task_categories=["text-generation", "text-classification"], configs=configs,
+        criterion=self.criterion.to_dict(), made=self.made, funnel=self.funnel.to_dict()).to_yaml().strip()
+
+def _markdown(head, rows):
+    "A table"
+    return "\n".join("| "+" | ".join(map(str, r))+" |" for r in [head, ["---"]*len(head), *rows])
+
+# %% ../nbs/22_curation.ipynb #98fd2ec9
 @patch
 def card(self:Curated,
     files:dict, # split → (file, rows)
@@ -255,18 +321,21 @@ def card(self:Curated,
     seed:int=0, # of the split
 )->str: # Markdown with the Hub's front matter
     "What README.md says about this data set"
-    f, m = self.funnel, self.made; main = [dict(split=k, path=p) for k,(p,_) in files.items() if k!="dropped"]
-    head = DatasetCardData(license=license, language="en", tags=["aligners", "synthetic"], task_categories=["text-generation", "text-classification"], configs=[dict(config_name="default", default=True, data_files=main),
-        dict(config_name="dropped", data_files=files["dropped"][0])], criterion=self.criterion.to_dict(), made=m, funnel=f.to_dict()).to_yaml()
-    said = {"LLM": m.get("llm"), "seed of the run": m.get("seed"), "temperature": m.get("temperature"), "hash of the prompts": m.get("formats"), "hash of the criterion": self.criterion.fingerprint, "spent": spent(m["used"]) if m.get("used") else None, "seed of the split": seed, "licence": license}
-    def table(h, rows): return "\n".join("| "+" | ".join(map(str, r))+" |" for r in [h, ["---"]*len(h), *rows])
-    about = table(["", ""], [(k, "not recorded" if v is None else str(v).replace("|", "\\|")) for k,v in said.items()])
-    stages = table(["step", "rows"], [("made", f.made), *((f"− {k}", n) for k,n in f.drops.items()), ("kept", f.kept)])
-    ps = "\n".join(f"{i}. {p}" for i,p in enumerate(self.criterion.principles, 1))
-    return (f"---\n{head.strip()}\n---\n\n# Corrections that make answers {self.criterion.name}\n\nEach row holds a question, a response that may miss the criterion, a critique, and a correction that meets it. All of it was written by an LLM: expect mistakes.\n\n"
-        f"Criterion **{self.criterion.name}**:\n\n{ps}\n\n{about}\n\n{stages}\n\n{table(['split', 'rows'], [(k, n) for k,(_,n) in files.items()])}\n\nQuestions that are alike stand in one split.\n")
+    f, m, c = self.funnel, self.made, self.criterion
+    said = {"LLM": m.get("llm"), "seed of the run": m.get("seed"), "temperature": m.get("temperature"),
+            "hash of the prompts": m.get("formats"), "hash of the criterion": c.fingerprint,
+            "spent": spent(m["used"]) if m.get("used") else None, "seed of the split": seed, "licence": license}
+    about = _markdown(["", ""], [(k, "not recorded" if v is None else str(v).replace("|", "\\|")) for k,v in said.items()])
+    stages = _markdown(["step", "rows"], [("made", f.made), *((f"− {k}", n) for k,n in f.drops.items()), ("kept", f.kept)])
+    splits = _markdown(["split", "rows"], [(k, n) for k,(_,n) in files.items()])
+    ps = "\n".join(f"{i}. {p}" for i,p in enumerate(c.principles, 1))
+    return (f"---\n{self._front(files, license)}\n---\n\n# Corrections that make answers {c.name}\n\n"
+            "Each row holds a question, a response that may miss the criterion, a critique, and a correction that meets it. "
+            "All of it was written by an LLM: expect mistakes.\n\n"
+            f"Criterion **{c.name}**:\n\n{ps}\n\n{about}\n\n{stages}\n\n{splits}\n\n"
+            "Questions that are alike stand in one split.\n")
 
-# %% ../nbs/22_curation.ipynb #ae2e6b8a
+# %% ../nbs/22_curation.ipynb #4ef9cd8a
 _DATA = re.compile(r"(?:train|calibration|test|dropped)-[0-9a-f]{12}\.parquet|\.\w+\.tmp")
 
 def _put(path, data):
@@ -277,8 +346,11 @@ def _put(path, data):
 
 def _parquet(ds):
     "A data set as the bytes of a Parquet file"
-    sink = pa.BufferOutputStream(); pq.write_table(ds.with_format("arrow")[:].replace_schema_metadata(None), sink, compression="zstd"); return sink.getvalue().to_pybytes()
+    sink = pa.BufferOutputStream()
+    pq.write_table(ds.with_format("arrow")[:].replace_schema_metadata(None), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
 
+# %% ../nbs/22_curation.ipynb #e0f0c1b3
 @patch
 def save(self:Curated,
     folder, # new, or one that holds an earlier result: that is replaced
@@ -287,18 +359,22 @@ def save(self:Curated,
     license:str="unknown", # an identifier of the Hub, such as "cc-by-4.0"
 )->Path: # the folder
     "Write three splits and the dropped rows as Parquet, with a card; killed at any moment, the folder holds the old result or the new one"
-    folder = Path(folder); data = folder/"data"; parts = dict(zip(("train", "calibration", "test"), self.split(shares, seed)), dropped=self.drop_reasons)
-    if folder.exists() and (not folder.is_dir() or any(p.name not in ("data", "README.md") and not _DATA.fullmatch(p.name) for p in folder.iterdir())): raise DataError(f"{folder.name} holds something that is no curated data set: name a new folder")
-    data.mkdir(parents=True, exist_ok=True); files = {}
+    folder = Path(folder); data, files = folder/"data", {}
+    parts = dict(zip(("train", "calibration", "test"), self.split(shares, seed)), dropped=self.drop_reasons)
+    def alien(p): return p.name not in ("data", "README.md") and not _DATA.fullmatch(p.name)
+    if folder.exists() and (not folder.is_dir() or any(map(alien, folder.iterdir()))):
+        raise DataError(f"{folder.name} holds something that is no curated data set: name a new folder")
+    data.mkdir(parents=True, exist_ok=True)
     for k,ds in parts.items():
-        raw = _parquet(ds); name = f"{k}-{hashlib.sha256(raw).hexdigest()[:12]}.parquet"; files[k] = f"data/{name}", len(ds)
+        raw = _parquet(ds); name = f"{k}-{hashlib.sha256(raw).hexdigest()[:12]}.parquet"
+        files[k] = f"data/{name}", len(ds)
         if not (data/name).exists(): _put(data/name, raw)
     _put(folder/"README.md", self.card(files, license, seed).encode())
     for p in [*data.iterdir(), *folder.glob(".*.tmp")]:
         if _DATA.fullmatch(p.name) and f"data/{p.name}" not in [f for f,_ in files.values()]: p.unlink(missing_ok=True)
     return folder
 
-# %% ../nbs/22_curation.ipynb #d40e8079
+# %% ../nbs/22_curation.ipynb #7284a9e0
 @patch
 def push_to_hub(self:Curated,
     repo:str, # "you/its-name"
@@ -306,7 +382,8 @@ def push_to_hub(self:Curated,
     **kwargs, # what `save` takes: shares, seed, license
 )->str: # its address
     "Upload the folder that `save` writes as a data set of the Hub"
-    if not isinstance(repo, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo): raise DataError(f"a repository of the Hub looks like you/its-name; got {repo!r:.60}")
+    if not isinstance(repo, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise DataError(f"a repository of the Hub looks like you/its-name; got {repo!r:.60}")
     api = HfApi()
     with TemporaryDirectory() as d:
         here = self.save(Path(d)/"data-set", **kwargs); url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)

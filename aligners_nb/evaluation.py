@@ -16,7 +16,7 @@ from .llm import LLM
 from .prompts import anew_messages, conversation
 from .stats import Rate, paired_difference, rate
 
-# %% ../nbs/41_evaluation.ipynb #e51c65ed
+# %% ../nbs/41_evaluation.ipynb #53e8ae63
 def score(
     questions, # texts or messages
     answers, # an answer each
@@ -26,10 +26,13 @@ def score(
     res = []
     for q,a in zip(questions, answers):
         said = judge(q, a)
-        if not isinstance(said, dict) or not said: raise TypeError(f"a judge returns {{criterion: met}} or {{criterion: (met, reason)}}; this one returned {said!r:.60}")
+        if not isinstance(said, dict) or not said:
+            raise TypeError(f"a judge returns {{criterion: met}} or {{criterion: (met, reason)}}; this one returned {said!r:.60}")
         met = {c: v[0] if isinstance(v, (tuple, list)) and v else v for c,v in said.items()}
-        if odd := [v for v in met.values() if not isinstance(v, (bool, np.bool_))]: raise TypeError(f"met is True or False; this judge said {odd[0]!r:.40}. A score needs a threshold of yours")
-        if res and list(met)!=list(res[0]): raise DataError(f"the judge spoke of {list(res[0])} and now of {list(met)}: it must name the same criteria each time")
+        if odd := [v for v in met.values() if not isinstance(v, (bool, np.bool_))]:
+            raise TypeError(f"met is True or False; this judge said {odd[0]!r:.40}. A score needs a threshold of yours")
+        if res and list(met)!=list(res[0]):
+            raise DataError(f"the judge spoke of {list(res[0])} and now of {list(met)}: it must name the same criteria each time")
         res.append({c: bool(v) for c,v in met.items()})
     return res
 
@@ -51,11 +54,13 @@ def harm(
     lost = [not b for a,b in pairs if a]
     return dict(n_good=len(lost), harm=rate(lost), regressed=rate([any(b[c] and not a[c] for c in b) for b,a in zip(before, after)]))
 
-# %% ../nbs/41_evaluation.ipynb #e61f688f
+# %% ../nbs/41_evaluation.ipynb #2d52dc5f
 def with_ci(rates): # {name: Rate} → {name: value, name_ci: [low, high]}
     "Rates as plain numbers, each with its interval beside it"
     num = lambda x: None if math.isnan(x) else round(float(x), 4)
-    return {k: v for n,r in rates.items() for k,v in ((n, num(r.value)), (n+"_ci", None if math.isnan(r.low) else [num(r.low), num(r.high)]))}
+    res = {}
+    for n,r in rates.items(): res |= {n: num(r.value), n+"_ci": None if math.isnan(r.low) else [num(r.low), num(r.high)]}
+    return res
 
 @dataclass
 class Results:
@@ -71,31 +76,41 @@ class Results:
     )->dict: # after: {criterion: Rate}, n_good, harm, regressed, changed, gain
         "The figures of one policy"
         b, a = self.met["before"], self.met[policy]
-        return dict(after=met_rates(a), **harm(b, a), changed=rate([x!=y for x,y in zip(self.texts["before"], self.texts[policy])]), gain=paired_difference(everything(b), everything(a)))
+        changed = rate([x!=y for x,y in zip(self.texts["before"], self.texts[policy])])
+        return dict(after=met_rates(a), **harm(b, a), changed=changed, gain=paired_difference(everything(b), everything(a)))
 
-# %% ../nbs/41_evaluation.ipynb #fe937f8b
+# %% ../nbs/41_evaluation.ipynb #df91ef3f
 def _to_dict(self):
-    one = lambda d: dict(after=with_ci(d["after"]), n_good=d["n_good"], **with_ci({k: d[k] for k in ("harm", "regressed", "changed", "gain")}))
-    return dict(n=len(self.questions), before=with_ci(met_rates(self.met["before"])), policies={p: one(self.of(p)) | self.cost.get(p, {}) for p in self.policies})
+    changes = "harm", "regressed", "changed", "gain"
+    def one(d): return dict(after=with_ci(d["after"]), n_good=d["n_good"], **with_ci({k: d[k] for k in changes}))
+    policies = {p: one(self.of(p)) | self.cost.get(p, {}) for p in self.policies}
+    return dict(n=len(self.questions), before=with_ci(met_rates(self.met["before"])), policies=policies)
 
+Results.to_dict = _to_dict
+
+# %% ../nbs/41_evaluation.ipynb #ee147ca5
 def _table(self):
-    cs = list(self.met["before"][0]) + ["all"]; b = met_rates(self.met["before"]); d = {p: self.of(p) for p in self.policies}
+    cs, b = [*self.met["before"][0], "all"], met_rates(self.met["before"])
+    def cell(r): return f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]"
+    def line(p):
+        x, calls = self.of(p), self.cost.get(p, {}).get("aligner_calls", "")
+        return [p, *[cell(x["after"][c]) for c in cs], f"{cell(x['harm'])} n={x['n_good']}", cell(x["regressed"]),
+                f"{x['changed'].value:.3f}", str(calls)]
     head = ["", *cs, "harm", "regressed", "changed", "aligner calls"]
-    cell = lambda r: f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]"
-    return [head, ["before", *[cell(b[c]) for c in cs], "", "", "", ""]] + [
-        [p, *[cell(x["after"][c]) for c in cs], f"{cell(x['harm'])} n={x['n_good']}", cell(x["regressed"]), f"{x['changed'].value:.3f}", str(self.cost.get(p, {}).get("aligner_calls", ""))] for p,x in d.items()]
+    return [head, ["before", *[cell(b[c]) for c in cs], "", "", "", ""], *map(line, self.policies)]
 
 def _repr(self):
     t = _table(self); w = [max(len(r[i]) for r in t) for i in range(len(t[0]))]
     return f"{len(self.questions)} answers, 95 % intervals\n" + "\n".join("  ".join(v.ljust(n) for v,n in zip(r, w)).rstrip() for r in t)
 
 def _html(self):
-    row = lambda r,t: "<tr>"+"".join(f"<{t} style='text-align:left'>{html.escape(v)}</{t}>" for v in r)+"</tr>"
-    t = _table(self); return f"<p>{len(self.questions)} answers, 95 % intervals</p><table>{row(t[0], 'th')}{''.join(row(r, 'td') for r in t[1:])}</table>"
+    def row(r, t): return "<tr>"+"".join(f"<{t} style='text-align:left'>{html.escape(v)}</{t}>" for v in r)+"</tr>"
+    t = _table(self)
+    return f"<p>{len(self.questions)} answers, 95 % intervals</p><table>{row(t[0], 'th')}{''.join(row(r, 'td') for r in t[1:])}</table>"
 
-Results.to_dict, Results.__repr__, Results._repr_html_ = _to_dict, _repr, _html
+Results.__repr__, Results._repr_html_ = _repr, _html
 
-# %% ../nbs/41_evaluation.ipynb #d3e4e74f
+# %% ../nbs/41_evaluation.ipynb #e405d06c
 def evaluate(
     squad, # called with questions, answers and `policy=`; has `policy`, `aligner_calls`, `tokens`, `inspectors`
     rows, # dicts with question and response
@@ -103,21 +118,24 @@ def evaluate(
     policies=None, # a list of policies; None: the squad's own
 )->Results:
     "Align the answers of `rows` and judge them before and after"
-    if judge in getattr(squad, "inspectors", {}).values(): raise DataError("the judge is an inspector of this squad: it gated the answers, so it can't judge them. Give another judge")
+    if judge in getattr(squad, "inspectors", {}).values():
+        raise DataError("the judge is an inspector of this squad: it gated the answers, so it can't judge them. Give another judge")
     rows = list(rows)
     if not rows: raise DataError("there are no rows to evaluate on: give dicts with question and response")
-    if (bad := next((i for i,r in enumerate(rows) if not {"question", "response"} <= set(r)), None)) is not None: raise DataError(f"each row needs question and response; row {bad} has {', '.join(rows[bad])}")
+    bad = next((i for i,r in enumerate(rows) if not {"question", "response"} <= set(r)), None)
+    if bad is not None: raise DataError(f"each row needs question and response; row {bad} has {', '.join(rows[bad])}")
     qs, ys = [r["question"] for r in rows], [r["response"] for r in rows]
     res = Results(qs, dict(before=ys), dict(before=score(qs, ys, judge)), {})
     for p in policies or [squad.policy]:
         calls, tokens = squad.aligner_calls, squad.tokens
-        out = squad(qs, ys, policy=p); res.texts[p] = ts = [a.aligned for a in out]; at = [i for i,t in enumerate(ts) if t!=ys[i]]
+        res.texts[p] = ts = [a.aligned for a in squad(qs, ys, policy=p)]
+        at = [i for i,t in enumerate(ts) if t!=ys[i]]
         res.met[p] = list(res.met["before"])      # what did not change is not judged again
         for i,m in zip(at, score([qs[i] for i in at], [ts[i] for i in at], judge)): res.met[p][i] = m
         res.cost[p] = dict(aligner_calls=squad.aligner_calls-calls, tokens=squad.tokens-tokens)
     return res
 
-# %% ../nbs/41_evaluation.ipynb #a0143adb
+# %% ../nbs/41_evaluation.ipynb #92869e3e
 def best_of_n(
     llm:LLM, # whose answers they are
     squad, # its `inspect` says the risks, its `inspectors` have the thresholds
@@ -130,13 +148,16 @@ def best_of_n(
     "Sample n answers at temperature 1 and keep the one whose highest risk, each seen from its threshold, is lowest"
     if n < 1: raise DataError(f"n={n}: ask for at least one answer a question")
     before = llm.usage.completion_tokens
-    drawn = [llm.chat(list(questions), max_tokens=max_tokens, temperature=1., seed=[seed+1000*k+i for i in range(len(questions))]) for k in range(n-bool(given))]
+    seeds = [[seed+1000*k+i for i in range(len(questions))] for k in range(n-bool(given))]
+    drawn = [llm.chat(list(questions), max_tokens=max_tokens, temperature=1., seed=s) for s in seeds]
     drawn = [list(given), *drawn] if given else drawn
     safe = [[a if a.strip() else "…" for a in d] for d in drawn]
-    worst = [[max(r[c]-i.threshold for c,i in squad.inspectors.items()) for r in squad.inspect(list(questions), d)] for d in safe]
-    keep = [min(range(n), key=lambda k: worst[k][i]) for i in range(len(questions))]
+    def worst(risks): return max(risks[c]-i.threshold for c,i in squad.inspectors.items())
+    seen = [[worst(r) for r in squad.inspect(list(questions), d)] for d in safe]
+    keep = [min(range(n), key=lambda k: seen[k][i]) for i in range(len(questions))]
     return [drawn[k][i] for i,k in enumerate(keep)], llm.usage.completion_tokens-before
 
+# %% ../nbs/41_evaluation.ipynb #8dd95fa2
 def answer_anew(
     llm:LLM, # who answers
     criteria, # whose principles it is shown
@@ -145,15 +166,19 @@ def answer_anew(
 )->tuple: # (answers, tokens written)
     "Answer under the principles, ignoring any earlier answer"
     before = llm.usage.completion_tokens
-    return llm.chat([anew_messages(criteria, q) for q in questions], max_tokens=max_tokens, temperature=0.), llm.usage.completion_tokens-before
+    answers = llm.chat([anew_messages(criteria, q) for q in questions], max_tokens=max_tokens, temperature=0.)
+    return answers, llm.usage.completion_tokens-before
 
-# %% ../nbs/41_evaluation.ipynb #772253b5
+# %% ../nbs/41_evaluation.ipynb #e031dd2c
 def plot_harm(
     points, # name → (Rate of all, Rate of harm)
     ax=None, # a matplotlib axis; None: a new one
 ):
     "All criteria met against harm, with intervals"
     ax = ax or plt.subplots(figsize=(5, 3.2))[1]
+    def arms(r): return [[max(0, r.value-r.low)], [max(0, r.high-r.value)]]
     for i,(name,(a,h)) in enumerate(points.items()):
-        ax.errorbar(h.value, a.value, xerr=[[max(0, h.value-h.low)], [max(0, h.high-h.value)]], yerr=[[max(0, a.value-a.low)], [max(0, a.high-a.value)]], fmt="o", capsize=2, color=f"C{i}", label=name)
-    ax.set(xlabel="harm", ylabel="all criteria met", ylim=(0, 1.02)); ax.spines[["top", "right"]].set_visible(False); ax.legend(fontsize=8, frameon=False); return ax
+        ax.errorbar(h.value, a.value, xerr=arms(h), yerr=arms(a), fmt="o", capsize=2, color=f"C{i}", label=name)
+    ax.set(xlabel="harm", ylabel="all criteria met", ylim=(0, 1.02)); ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=8, frameon=False)
+    return ax

@@ -20,7 +20,7 @@ from .inspector import Inspector
 from .prompts import conversation
 from .training import fetch, push, read_meta
 
-# %% ../nbs/40_squad.ipynb #a670779d
+# %% ../nbs/40_squad.ipynb #198f5adc
 @dataclass
 class Step:
     "One decision of a squad about one answer"
@@ -43,29 +43,53 @@ class Alignment:
     error: str|None = None # why the answer was not aligned at all
     @property
     def changed(self): return self.aligned != self.response
-    def to_dict(self): return dict(question=self.question, response=self.response, aligned=self.aligned, risks=self.risks, risks_after=self.risks_after, trace=[asdict(s) for s in self.trace], error=self.error)
+    def to_dict(self):
+        return dict(question=self.question, response=self.response, aligned=self.aligned, risks=self.risks,
+                    risks_after=self.risks_after, trace=[asdict(s) for s in self.trace], error=self.error)
 
-# %% ../nbs/40_squad.ipynb #0bc4f74d
+# %% ../nbs/40_squad.ipynb #2cb7809a
 _num = lambda x: "–" if x is None else f"{x:.2f}"
 @patch
 def __repr__(self:Alignment):
     steps = "".join(f"\n  {s.criterion}: risk {_num(s.risk)} → {_num(s.risk_after)}, {s.decision}: {s.reason}" for s in self.trace)
-    return f"{word_diff(self.response, self.aligned)}" + (f"\n  not aligned: {self.error}" if self.error else steps or "\n  nothing flagged")
+    tail = f"\n  not aligned: {self.error}" if self.error else steps or "\n  nothing flagged"
+    return f"{word_diff(self.response, self.aligned)}{tail}"
 
 @patch
 def _repr_html_(self:Alignment):
     q = self.question if isinstance(self.question, str) else self.question[-1]["content"]
-    rows = "".join("<tr>"+"".join(f"<td style='text-align:left'>{html.escape(str(v))}</td>" for v in (s.criterion, _num(s.risk), _num(s.risk_after), s.decision, s.reason))+"</tr>" for s in self.trace)
+    def row(s):
+        said = s.criterion, _num(s.risk), _num(s.risk_after), s.decision, s.reason
+        return "<tr>"+"".join(f"<td style='text-align:left'>{html.escape(str(v))}</td>" for v in said)+"</tr>"
     head = "".join(f"<th style='text-align:left'>{h}</th>" for h in ("aligner", "risk", "proposal's", "decision", "why"))
-    tail = f"<p><i>{html.escape(self.error)}</i></p>" if self.error else f"<table><tr>{head}</tr>{rows}</table>" if rows else "<p><i>nothing flagged</i></p>"
+    tail = "<p><i>nothing flagged</i></p>"
+    if self.error: tail = f"<p><i>{html.escape(self.error)}</i></p>"
+    elif self.trace: tail = f"<table><tr>{head}</tr>{''.join(map(row, self.trace))}</table>"
     return f"<p style='opacity:.7'>{html.escape(q)}</p><p>{word_diff(self.response, self.aligned)._repr_html_()}</p>{tail}"
 
+# %% ../nbs/40_squad.ipynb #007b2f4b
 class Alignments(list):
     "Alignments in the order of the answers; a list that shows itself"
-    def __repr__(self): return f"{len(self)} answers, {sum(a.changed for a in self)} changed, {sum(bool(a.error) for a in self)} not aligned"
-    def _repr_html_(self): return f"<p>{self!r}</p>" + "<hr>".join(a._repr_html_() for a in self[:5]) + (f"<p>… and {len(self)-5} more</p>" if len(self) > 5 else "")
+    def __repr__(self):
+        changed, lost = sum(a.changed for a in self), sum(bool(a.error) for a in self)
+        return f"{len(self)} answers, {changed} changed, {lost} not aligned"
+    def _repr_html_(self):
+        more = f"<p>… and {len(self)-5} more</p>" if len(self) > 5 else ""
+        return f"<p>{self!r}</p>" + "<hr>".join(a._repr_html_() for a in self[:5]) + more
 
-# %% ../nbs/40_squad.ipynb #500facd8
+# %% ../nbs/40_squad.ipynb #c23f6428
+def _paired(pairs):
+    "`pairs` as a list; `DataError` where they are not one for each criterion"
+    pairs = list(pairs)
+    if not pairs or any(not isinstance(p, (tuple, list)) or len(p)!=2 for p in pairs):
+        raise DataError("a squad is made from pairs: Squad([(inspector, aligner), …])")
+    names = [i.criterion.name for i,_ in pairs]
+    if bad := [(i.criterion.name, a.criterion.name) for i,a in pairs if i.criterion.name!=a.criterion.name]:
+        raise DataError(f"an inspector for {bad[0][0]!r} is paired with an aligner for {bad[0][1]!r}: pair those of one criterion")
+    if len(set(names)) < len(names): raise DataError(f"two pairs are for one criterion: {names}; keep one of them")
+    return pairs
+
+# %% ../nbs/40_squad.ipynb #b155c12a
 POLICIES = ("no_regret", "paper", "always")
 
 class Squad:
@@ -74,20 +98,17 @@ class Squad:
         pairs, # a list of (inspector, aligner), one pair a criterion
         policy:str="no_regret", # or "paper" (as published) or "always" (every aligner on every answer, ungated)
     ):
-        pairs = list(pairs)
-        if not pairs or any(not isinstance(p, (tuple, list)) or len(p)!=2 for p in pairs): raise DataError("a squad is made from pairs: Squad([(inspector, aligner), …])")
-        names = [i.criterion.name for i,_ in pairs]
-        if bad := [(i.criterion.name, a.criterion.name) for i,a in pairs if i.criterion.name!=a.criterion.name]: raise DataError(f"an inspector for {bad[0][0]!r} is paired with an aligner for {bad[0][1]!r}: pair those of one criterion")
-        if len(set(names)) < len(names): raise DataError(f"two pairs are for one criterion: {names}; keep one of them")
+        pairs = _paired(pairs)
         if policy not in POLICIES: raise DataError(f"policy must be one of {', '.join(POLICIES)}; got {policy!r}")
-        self.inspectors, self.aligners, self.policy, self._seen = {i.criterion.name: i for i,_ in pairs}, {a.criterion.name: a for _,a in pairs}, policy, {}
+        self.inspectors, self.aligners = {i.criterion.name: i for i,_ in pairs}, {a.criterion.name: a for _,a in pairs}
+        self.policy, self._seen = policy, {}
     def __repr__(self): return f"Squad({', '.join(self.inspectors)}; policy={self.policy!r})"
     @property
     def aligner_calls(self): return sum(a.calls for a in self.aligners.values())
     @property
     def tokens(self): return sum(a.tokens for a in self.aligners.values())
 
-# %% ../nbs/40_squad.ipynb #c81dda5d
+# %% ../nbs/40_squad.ipynb #2fa09e65
 def _key(q, y): return (q if isinstance(q, str) else json.dumps(q, sort_keys=True)), y
 
 @patch
@@ -101,11 +122,12 @@ def inspect(self:Squad,
         at = c, ins.threshold                 # a new calibration gives new risks
         new = {k: i for i,k in enumerate(keys) if (*at, *k) not in self._seen}
         rs = ins([questions[i] for i in new.values()], [responses[i] for i in new.values()]) if new else []
-        if len(rs)!=len(new) or not all(0 <= r <= 1 for r in rs): raise LLMError(f"the {c} inspector must give a risk in [0, 1] for each of {len(new)} answers; got {rs!r:.60}")
+        if len(rs)!=len(new) or not all(0 <= r <= 1 for r in rs):
+            raise LLMError(f"the {c} inspector must give a risk in [0, 1] for each of {len(new)} answers; got {rs!r:.60}")
         self._seen |= {(*at, *k): r for k,r in zip(new, rs)}
     return [{c: self._seen[c, i.threshold, *k] for c,i in self.inspectors.items()} for k in keys]
 
-# %% ../nbs/40_squad.ipynb #05604877
+# %% ../nbs/40_squad.ipynb #ddb73648
 @patch
 def _flags(self:Squad, risks): return {c for c,r in risks.items() if r >= self.inspectors[c].threshold}
 
@@ -116,35 +138,58 @@ def _gate(self:Squad, c, old, new):
     if worse := sorted(self._flags(new)-self._flags(old)): return f"{worse[0]} newly objects ({old[worse[0]]:.2f} → {new[worse[0]]:.2f})"
 
 @patch
+def _turn(self:Squad, a, tried):
+    "The criterion whose aligner has the next turn at an alignment, or None; `tried` had theirs since the answer last changed"
+    flagged = {c for c in self._flags(a.risks_after)-tried if sum(s.criterion==c for s in a.trace) < 2}
+    above = lambda c: a.risks_after[c]-self.inspectors[c].threshold
+    return max((c for c in self.aligners if c in flagged), key=above, default=None)
+
+# %% ../nbs/40_squad.ipynb #676a05fa
+@patch
+def _proposals(self:Squad, c, its):
+    "What the aligner for `c` proposes for alignments: (alignment, proposal, why it can't be read or None, its risks or None)"
+    ps = self.aligners[c]([a.question for a in its], [a.aligned for a in its])
+    bad = [self._unfit(a.question, p) for a,p in zip(its, ps)]
+    ok = [(a.question, p) for a,p,b in zip(its, ps, bad) if not b]
+    risks = iter(self.inspect([q for q,_ in ok], [p for _,p in ok]))
+    return [(a, p, b, None if b else next(risks)) for a,p,b in zip(its, ps, bad)]
+
+@patch
+def _decide(self:Squad, c, a, p, bad, new):
+    "Accept or refuse a proposal, and write down why; was it accepted?"
+    old = a.risks_after
+    if bad: step = Step(c, old[c], p, None, "refused", f"of the proposal: {bad}")
+    elif p==a.aligned: step = Step(c, old[c], p, new[c], "unchanged", "the aligner has nothing to change")
+    elif why := self._gate(c, old, new): step = Step(c, old[c], p, new[c], "refused", why)
+    else: step = Step(c, old[c], p, new[c], "accepted", f"the risk falls ({old[c]:.2f} → {new[c]:.2f})")
+    a.trace.append(step)
+    if step.decision=="accepted": a.aligned, a.risks_after = p, new
+    return step.decision=="accepted"
+
+# %% ../nbs/40_squad.ipynb #f298157a
+@patch
 def _no_regret(self:Squad, items, tick):
     tried, todo = {id(a): set() for a in items}, list(items)
     for _ in range(2*len(self.aligners)):
         turn = {c: [] for c in self.aligners}
         for a in todo:
-            flagged = {c for c in self._flags(a.risks_after)-tried[id(a)] if sum(s.criterion==c for s in a.trace) < 2}
-            if flagged: turn[max((c for c in self.aligners if c in flagged), key=lambda c: a.risks_after[c]-self.inspectors[c].threshold)].append(a)
+            if (c := self._turn(a, tried[id(a)])) is not None: turn[c].append(a)
         todo = [a for its in turn.values() for a in its]
         if not todo: break
         for c,its in turn.items():
-            if not its: continue
-            ps = self.aligners[c]([a.question for a in its], [a.aligned for a in its])
-            bad = [self._unfit(a.question, p) for a,p in zip(its, ps)]
-            new_risks = iter(self.inspect([a.question for a,b in zip(its, bad) if not b], [p for p,b in zip(ps, bad) if not b]))
-            for a,p,b in zip(its, ps, bad):
+            for a,*proposal in self._proposals(c, its) if its else ():
                 tried[id(a)].add(c)
-                if b: a.trace.append(Step(c, a.risks_after[c], p, None, "refused", f"of the proposal: {b}")); continue
-                old, new = a.risks_after, next(new_risks); why = "the aligner has nothing to change" if p==a.aligned else self._gate(c, old, new)
-                a.trace.append(Step(c, old[c], p, new[c], "unchanged" if p==a.aligned else "refused" if why else "accepted", why or f"the risk falls ({old[c]:.2f} → {new[c]:.2f})"))
-                if not why: a.aligned, a.risks_after, tried[id(a)] = p, new, {c}
+                if self._decide(c, a, *proposal): tried[id(a)] = {c}
         tick()
 
-# %% ../nbs/40_squad.ipynb #4e7ba06a
+# %% ../nbs/40_squad.ipynb #e565921e
 @patch
 def _rewrite(self:Squad, c, its, why, look):
     ps = self.aligners[c]([a.question for a in its], [a.aligned for a in its]) if its else []
     for a,p in zip(its, ps):
         bad = self._unfit(a.question, p)
-        a.trace.append(Step(c, a.risks_after.get(c), p, None, "refused" if bad else "unchanged" if p==a.aligned else "accepted", f"of the proposal: {bad}" if bad else why))
+        decision = "refused" if bad else "unchanged" if p==a.aligned else "accepted"
+        a.trace.append(Step(c, a.risks_after.get(c), p, None, decision, f"of the proposal: {bad}" if bad else why))
         if not bad: a.aligned = p
     if look:
         for a,r in zip(its, self.inspect([a.question for a in its], [a.aligned for a in its])): a.risks_after = r
@@ -154,14 +199,15 @@ def _rewrite(self:Squad, c, its, why, look):
 def _paper(self:Squad, items, tick):
     for i in range(0, len(items), 64):
         batch = items[i:i+64]; mean = {c: sum(a.risks[c] for a in batch)/len(batch) for c in self.inspectors}
-        for c in sorted(mean, key=lambda c: -mean[c]): self._rewrite(c, [a for a in batch if a.risks_after[c] > .5], "scored worse than even; not gated", True)
+        for c in sorted(mean, key=lambda c: -mean[c]):
+            self._rewrite(c, [a for a in batch if a.risks_after[c] > .5], "scored worse than even; not gated", True)
         tick(0)
 
 @patch
 def _always(self:Squad, items, tick):
     for c in self.aligners: self._rewrite(c, items, "always; not gated", False); tick()
 
-# %% ../nbs/40_squad.ipynb #b46f5f96
+# %% ../nbs/40_squad.ipynb #875256a9
 @patch
 def _unfit(self:Squad, q, y):
     "Why an answer can't be aligned, or None"
@@ -174,6 +220,7 @@ def _unfit(self:Squad, q, y):
     if key not in self._seen: self._seen[key] = all(x.fits(q, y) for x in (*self.inspectors.values(), *self.aligners.values()))
     if not self._seen[key]: return f"the answer is too long ({len(y):,} characters)"
 
+# %% ../nbs/40_squad.ipynb #e1eeb5fe
 @patch
 def __call__(self:Squad,
     question, # a text or messages, or a list of those
@@ -183,8 +230,11 @@ def __call__(self:Squad,
 ): # an `Alignment`, or `Alignments` in the same order
     "Align one answer or many"
     if isinstance(response, str): return self([question], [response], policy)[0]
-    if not isinstance(response, (list, tuple)) or not isinstance(question, (list, tuple)): raise TypeError(f"give a question and a response, or a list of each; got {type(question).__name__} and {type(response).__name__}")
-    if len(question)!=len(response): raise DataError(f"{len(question)} questions and {len(response)} responses: give as many of one as of the other")
+    if not isinstance(response, (list, tuple)) or not isinstance(question, (list, tuple)):
+        raise TypeError("give a question and a response, or a list of each; "
+                        f"got {type(question).__name__} and {type(response).__name__}")
+    if len(question)!=len(response):
+        raise DataError(f"{len(question)} questions and {len(response)} responses: give as many of one as of the other")
     if len(self._seen) > 50_000: self._seen.clear()
     if (policy := policy or self.policy) not in POLICIES: raise DataError(f"policy must be one of {', '.join(POLICIES)}; got {policy!r}")
     res = Alignments(Alignment(q, y, y, error=self._unfit(q, y)) for q,y in zip(question, response)); ok = [a for a in res if not a.error]
@@ -193,7 +243,7 @@ def __call__(self:Squad,
     with tqdm(desc=f"{policy}: rounds", disable=not progress) as bar: getattr(self, "_"+policy)(ok, bar.update)
     return res
 
-# %% ../nbs/40_squad.ipynb #95a286af
+# %% ../nbs/40_squad.ipynb #26169ac1
 @patch
 def save_pretrained(self:Squad,
     folder, # where to
@@ -212,8 +262,11 @@ def from_pretrained(cls:Squad,
     "Load a squad; all adapters share their bases"
     folder = fetch(folder)
     d = read_meta(folder, "squad.json")
-    if bad := [c for c in d.get("criteria") or ["none"] if Path(c).name!=c or not (folder/c/"aligner").is_dir()]: raise DataError(f"{folder}/squad.json names {bad[0]!r}, and no such pair lies there: copy the whole folder")
-    return cls([(Inspector.from_pretrained(folder/c/"inspector"), Aligner.from_pretrained(folder/c/"aligner")) for c in d["criteria"]], policy or d.get("policy", "no_regret"))
+    def missing(c): return Path(c).name!=c or not (folder/c/"aligner").is_dir()
+    if bad := [c for c in d.get("criteria") or ["none"] if missing(c)]:
+        raise DataError(f"{folder}/squad.json names {bad[0]!r}, and no such pair lies there: copy the whole folder")
+    pairs = [(Inspector.from_pretrained(folder/c/"inspector"), Aligner.from_pretrained(folder/c/"aligner")) for c in d["criteria"]]
+    return cls(pairs, policy or d.get("policy", "no_regret"))
 
 # %% ../nbs/40_squad.ipynb #5a9d9b9f
 @patch

@@ -13,7 +13,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from .criterion import DataError
 
-# %% ../nbs/20_store.ipynb #b89b8801
+# %% ../nbs/20_store.ipynb #206d43a2
 class Store:
     "An append-only file of units; each unit is a key and a list of rows"
     def __init__(self,
@@ -22,7 +22,9 @@ class Store:
     ):
         self.path, self.units, self.used, self.meta = Path(path), {}, [], None
         try: self.path.parent.mkdir(parents=True, exist_ok=True); self.file = open(self.path, "a+b")
-        except (FileExistsError, NotADirectoryError, IsADirectoryError): raise DataError(f"{self.path} can't be a file in a folder: {self.path.parent.name} is a file, or {self.path.name} a folder; choose another folder") from None
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            raise DataError(f"{self.path} can't be a file in a folder: {self.path.parent.name} is a file, or {self.path.name} a folder; "
+                            "choose another folder") from None
         try: self._lock(); self._heal(); self._check(meta)
         except BaseException: self.close(); raise
     def close(self): self.file.close()
@@ -47,11 +49,12 @@ def read_units(
                 raise DataError(f"line {n} of {path} is no unit of a store: the file was changed by hand; restore it or delete it")
             yield d
 
-# %% ../nbs/20_store.ipynb #5d564cf3
+# %% ../nbs/20_store.ipynb #3433b82d
 @patch
 def _lock(self:Store):
     try: fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError: raise DataError(f"{self.path} is being written by another process: wait for it, or choose another folder") from None
+    except BlockingIOError:
+        raise DataError(f"{self.path} is being written by another process: wait for it, or choose another folder") from None
 
 @patch
 def _heal(self:Store):
@@ -67,13 +70,15 @@ def _take(self:Store, unit, rows, used):
     self.units[unit] = rows
     if used: self.used.append(used)
 
+# %% ../nbs/20_store.ipynb #e989b25d
 @patch
 def _check(self:Store, meta):
     if meta is None: return
     if self.meta is None: self._write(dict(meta=meta)); self.meta = meta; return
     if other := [k for k in {**meta, **self.meta} if meta.get(k)!=self.meta.get(k)]:
         k = other[0]
-        raise DataError(f"{self.path} was made with {k}={self.meta.get(k)!r}, now it is {meta.get(k)!r}: use another folder, or delete this one to begin anew")
+        raise DataError(f"{self.path} was made with {k}={self.meta.get(k)!r}, now it is {meta.get(k)!r}: "
+                        "use another folder, or delete this one to begin anew")
 
 # %% ../nbs/20_store.ipynb #067d2c43
 @patch

@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/synthesis.html.md"""
 __all__ = ['IDEAS', 'HINTS', 'BLOCK', 'CALLS', 'seed_of', 'topics', 'questions', 'drafts', 'as_rows', 'criterion_of', 'total',
            'spent', 'synthesize', 'Plan', 'plan']
 
-# %% ../nbs/21_synthesis.ipynb #761dc082
+# %% ../nbs/21_synthesis.ipynb #2652922c
 import hashlib, json, math, random
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 from .criterion import COLUMNS, Criterion, DataError, LLMError, NOTHING, criteria
 from .llm import Refused, Usage
 from .local import as_llm
-from .prompts import (DRAFT_SCHEMA, STOP, correct_messages, critique_messages, draft_json_messages, draft_prompt, formats_hash, parse_answer, parse_critique, parse_draft, parse_draft_json, parse_questions, parse_topics,
-    questions_prompt, respond_messages, topics_prompt)
+from .prompts import DRAFT_SCHEMA, STOP, correct_messages, critique_messages, draft_json_messages, draft_prompt, formats_hash
+from .prompts import parse_answer, parse_critique, parse_draft, parse_draft_json, parse_questions, parse_topics
+from .prompts import questions_prompt, respond_messages, topics_prompt
 from .store import Memory, Store
 
 # %% ../nbs/21_synthesis.ipynb #84db99a1
@@ -43,7 +44,7 @@ def _units(llm, store, units, make, tick=None):
         if tick: tick([r for u in us for r in store.units[u]])
     return [r for u in units for r in store.units[u]]
 
-# %% ../nbs/21_synthesis.ipynb #b7577cc9
+# %% ../nbs/21_synthesis.ipynb #fc22f2e5
 IDEAS = .7   # temperature of topics and questions
 
 def _texts(replies, first=False):
@@ -51,6 +52,13 @@ def _texts(replies, first=False):
     if first and all(isinstance(r, Refused) for r in replies): raise replies[0]
     return ["" if isinstance(r, Refused) else r for r in replies]
 
+def _brainstorm(criterion, llm, types, known, seeds, first):
+    "Topics for each of `types`, of each of which some are `known`"
+    prompts = [topics_prompt(criterion, t, k) for t,k in zip(types, known)]
+    out = llm.complete(prompts, max_tokens=160, temperature=IDEAS, stop=("\n\nType:",), seed=seeds, keep_refused=True)
+    return [[dict(type=t, topics=parse_topics("-"+o))] for t,o in zip(types, _texts(out, first))]
+
+# %% ../nbs/21_synthesis.ipynb #070660c1
 def topics(
     criterion:Criterion, # supplies types and seed topics
     llm, # what `as_llm` takes
@@ -68,14 +76,22 @@ def topics(
         def make(types):
             rng = random.Random(seed_of(seed, "topics", r))
             known = [rng.sample(sorted(found[t].values()) or start, min(len(found[t]) or len(start), rng.randrange(1, 6))) for t in types]
-            out = _texts(llm.complete([topics_prompt(criterion, t, k) for t,k in zip(types, known)], max_tokens=160, temperature=IDEAS, stop=("\n\nType:",), seed=[seed_of(seed, "topics", r, t) for t in types], keep_refused=True), r==0)
-            return [[dict(type=t, topics=parse_topics("-"+o))] for t,o in zip(types, out)]
-        for row in _units(llm, store, {f"topics {r}": todo}, make): found[row["type"]] |= {x.lower(): x for x in row["topics"] if x.lower() not in found[row["type"]]}
+            return _brainstorm(criterion, llm, types, known, [seed_of(seed, "topics", r, t) for t in types], r==0)
+        for row in _units(llm, store, {f"topics {r}": todo}, make):
+            old = found[row["type"]]
+            old |= {x.lower(): x for x in row["topics"] if x.lower() not in old}
     return {t: list(ts.values())[:per_type] for t,ts in found.items() if ts}
 
-# %% ../nbs/21_synthesis.ipynb #56816beb
+# %% ../nbs/21_synthesis.ipynb #3d94edf5
 HINTS, BLOCK = 10, 16   # hints a call, calls a unit
 
+def _ask(criterion, llm, calls):
+    "Questions for each of `calls`: hints, example rows, a seed"
+    out = llm.complete([questions_prompt(criterion, shots, h) for h,shots,_ in calls], max_tokens=40*HINTS, temperature=IDEAS,
+                       stop=("\n\nHints:", "\n\nExamples:"), seed=[s for _,_,s in calls], keep_refused=True)
+    return [parse_questions(o, h) for o,(h,_,_) in zip(_texts(out), calls)]
+
+# %% ../nbs/21_synthesis.ipynb #e2ce4575
 def questions(
     criterion:Criterion, # for its seeds and `exclude`
     llm, # what `as_llm` takes
@@ -89,11 +105,11 @@ def questions(
     llm, store = as_llm(llm), store if store is not None else Memory()
     rng = random.Random(seed_of(seed, "questions", part)); types = list(found)
     hints = [(t, rng.choice(found[t])) for t in (types[i%len(types)] for i in range(n))]; rng.shuffle(hints)
-    calls = [(list(dict.fromkeys(hints[i:i+HINTS])), rng.sample(sorted(criterion.seeds), min(5, len(criterion.seeds))), seed_of(seed, "questions", part, i//HINTS)) for i in range(0, n, HINTS)]
-    def make(calls):
-        out = _texts(llm.complete([questions_prompt(criterion, shots, h) for h,shots,_ in calls], max_tokens=40*HINTS, temperature=IDEAS, stop=("\n\nHints:", "\n\nExamples:"), seed=[s for _,_,s in calls], keep_refused=True))
-        return [parse_questions(o, h) for o,(h,_,_) in zip(out, calls)]
-    rows = {r["question"]: r for r in _units(llm, store, {f"questions {part} {i//BLOCK}": calls[i:i+BLOCK] for i in range(0, len(calls), BLOCK)}, make)}
+    calls = [(list(dict.fromkeys(hints[i:i+HINTS])),                                        # each hint once
+              rng.sample(sorted(criterion.seeds), min(5, len(criterion.seeds))),
+              seed_of(seed, "questions", part, i//HINTS)) for i in range(0, n, HINTS)]
+    units = {f"questions {part} {i//BLOCK}": calls[i:i+BLOCK] for i in range(0, len(calls), BLOCK)}
+    rows = {r["question"]: r for r in _units(llm, store, units, lambda cs: _ask(criterion, llm, cs))}
     return [r for q,r in rows.items() if not (criterion.exclude and criterion.exclude(q))]
 
 # %% ../nbs/21_synthesis.ipynb #8b99f516
@@ -115,10 +131,11 @@ def drafts(
     make = lambda now: [[r] for r in CALLS[calls](criterion, llm, now, temperature, [seed_of(seed, "draft", r["question"]) for r in now])]
     return _units(llm, store, units, make, tick)
 
-# %% ../nbs/21_synthesis.ipynb #57d34e90
+# %% ../nbs/21_synthesis.ipynb #9f88bbea
 def _row(criterion, r, replies, parse):
     "The row that `parse` reads from replies, or what they were and why not"
-    row = dict(id=hashlib.sha256(f"{criterion.name}|{r['question']}".encode()).hexdigest()[:12], criterion=criterion.name, topic=r["topic"], question_type=r["question_type"], question=r["question"])
+    row = dict(id=hashlib.sha256(f"{criterion.name}|{r['question']}".encode()).hexdigest()[:12], criterion=criterion.name,
+               topic=r["topic"], question_type=r["question_type"], question=r["question"])
     try:
         if refused := next((x for x in replies if isinstance(x, Refused)), None): raise refused
         return row | parse(*replies)
@@ -126,25 +143,31 @@ def _row(criterion, r, replies, parse):
 
 def _one(criterion, llm, rows, temperature, seeds):
     "Everything in one completion"
-    out = llm.complete([draft_prompt(criterion, r["question"]) for r in rows], max_tokens=256, temperature=temperature, stop=STOP, seed=seeds, keep_refused=True)
+    out = llm.complete([draft_prompt(criterion, r["question"]) for r in rows],
+                       max_tokens=256, temperature=temperature, stop=STOP, seed=seeds, keep_refused=True)
     return [_row(criterion, r, [o], parse_draft) for r,o in zip(rows, out)]
 
 def _json(criterion, llm, rows, temperature, seeds):
     "One chat that replies in JSON"
     held = dict(schema=DRAFT_SCHEMA) if llm.structured else {}
-    out = llm.chat([draft_json_messages(criterion, r["question"]) for r in rows], max_tokens=400, temperature=temperature, seed=seeds, keep_refused=True, **held)
+    out = llm.chat([draft_json_messages(criterion, r["question"]) for r in rows],
+                   max_tokens=400, temperature=temperature, seed=seeds, keep_refused=True, **held)
     return [_row(criterion, r, [o], parse_draft_json) for r,o in zip(rows, out)]
 
-# %% ../nbs/21_synthesis.ipynb #12b55cd7
+# %% ../nbs/21_synthesis.ipynb #19c3ad02
 def _separate(criterion, llm, rows, temperature, seeds):
     "A first draft; then, greedily, its correction; then, where that differs, what was wrong"
     said = [[] for _ in rows]
     def ask(messages, t, wanted=lambda s: True, drafts=False):
         at = [i for i,s in enumerate(said) if all(isinstance(x, str) and x for x in s) and wanted(s)]    # the others are lost already
-        out = llm.chat([messages(criterion, rows[i]["question"], *said[i][:1]) for i in at], temperature=t, seed=[seeds[i] for i in at], drafts=[said[i][0] for i in at] if drafts else None, keep_refused=True)
+        out = llm.chat([messages(criterion, rows[i]["question"], *said[i][:1]) for i in at], temperature=t, seed=[seeds[i] for i in at],
+                       drafts=[said[i][0] for i in at] if drafts else None, keep_refused=True)
         for i,x in zip(at, out): said[i].append(x.strip() if isinstance(x, str) else x)
-    ask(respond_messages, temperature); ask(correct_messages, 0, drafts=True); ask(critique_messages, 0, lambda s: s[0]!=s[1])
-    def read(response, correction="", critique=NOTHING): return dict(response=parse_answer(response), critique=parse_critique(critique), correction=parse_answer(correction))
+    ask(respond_messages, temperature)
+    ask(correct_messages, 0, drafts=True)
+    ask(critique_messages, 0, lambda s: s[0]!=s[1])
+    def read(response, correction="", critique=NOTHING):
+        return dict(response=parse_answer(response), critique=parse_critique(critique), correction=parse_answer(correction))
     return [_row(criterion, r, s, read) for r,s in zip(rows, said)]
 
 CALLS = dict(one=_one, separate=_separate, json=_json)
@@ -169,19 +192,24 @@ def criterion_of(
     if len(names)==1 and (c := getattr(criteria, next(iter(names)), None)): return c
     raise DataError(f"can't tell the criterion of these rows (their names: {sorted(names) or 'none'}): pass criterion=Criterion(…)")
 
-# %% ../nbs/21_synthesis.ipynb #fd260e1f
+# %% ../nbs/21_synthesis.ipynb #8917b998
 def total(used)->dict: # of what units cost, each a dict or None
     "What all units cost together"
     return {k: round(sum(u[k] for u in used if u), 6) for k in Usage().to_dict()}
 
 def spent(used)->str: # what `total` gave
     "What a run cost, in words"
-    return f"{used['calls']:,} calls, {used['prompt_tokens']:,} tokens read, {used['completion_tokens']:,} written, {used['seconds']/60:,.1f} minutes" + (f", ${used['cost']:,.2f}" if used["cost"] else "")
+    dollars = f", ${used['cost']:,.2f}" if used["cost"] else ""
+    return (f"{used['calls']:,} calls, {used['prompt_tokens']:,} tokens read, {used['completion_tokens']:,} written, "
+            f"{used['seconds']/60:,.1f} minutes{dollars}")
 
 def _check(criterion, n, calls):
-    if not isinstance(criterion, Criterion): raise TypeError(f"criterion must be a Criterion, such as criteria.ethical or Criterion('polite', ['…']); got {criterion!r:.60}")
+    if not isinstance(criterion, Criterion):
+        raise TypeError(f"criterion must be a Criterion, such as criteria.ethical or Criterion('polite', ['…']); got {criterion!r:.60}")
     if not isinstance(n, int) or n < 1: raise DataError(f"n is the number of rows to keep, 1 or more; got {n!r}")
-    if len(criterion.seeds) < 2: raise DataError(f"criterion {criterion.name!r} needs at least 2 seeds (question type, topic, question) to show the LLM; it has {len(criterion.seeds)}")
+    if len(criterion.seeds) < 2:
+        raise DataError(f"criterion {criterion.name!r} needs at least 2 seeds (question type, topic, question) to show the LLM; "
+                        f"it has {len(criterion.seeds)}")
     if calls not in CALLS: raise DataError(f"calls must be {' or '.join(CALLS)}; got {calls!r}")
 
 # %% ../nbs/21_synthesis.ipynb #0cff92b7
@@ -191,7 +219,39 @@ def _want(n, kept, asked):
 
 def _per_type(n): return max(4, min(40, n//20))   # topics of each type
 
-# %% ../nbs/21_synthesis.ipynb #feeb5475
+# %% ../nbs/21_synthesis.ipynb #b25dbaa4
+def _why(llm, kept, made, n):
+    "What a bad run looked like, and what to try"
+    bad = [r for r in made if "error" in r]; show = "".join(f"\n  {r['error']}: {r['raw'][:100]!r}" for r in bad[:3])
+    if not made: return f"{llm.name} wrote no question that begins with one of its hints: try a larger or an instruct model"
+    if not bad:
+        return (f"{llm.name} wrote {len(made)} different questions that may be used, {n} rows were wanted: "
+                "add question types and seeds, or ask for fewer rows")
+    return (f"{len(kept)} of {len(made)} replies of {llm.name} parsed, {n} rows were wanted; here are some that did not:{show}\n"
+            "try a larger or an instruct model, more demonstrations, more topics (seeds) or a smaller n")
+
+# %% ../nbs/21_synthesis.ipynb #84bc4b59
+def _gather(criterion, llm, n, seed, temperature, calls, store, bar):
+    "`n` rows that could be parsed"
+    found = topics(criterion, llm, _per_type(n), seed, store)
+    if not found:
+        raise LLMError(f"{llm.name} wrote no topics that can be read: try a larger model, or give criterion.seeds for more types")
+    kept, seen, made, asked = {}, set(), [], 0
+    def tick(rows): bar.update(min(n-bar.n, sum("error" not in r for r in rows)))
+    for part in range(12):
+        want = _want(n, len(kept), asked); asked += want
+        bar.set_postfix_str(f"asking for {want:,} questions")
+        qs = [r | dict(part=part) for r in questions(criterion, llm, found, want, seed, store, part) if r["question"] not in seen]
+        seen |= {r["question"] for r in qs}
+        bar.set_postfix_str("")
+        new = drafts(criterion, llm, qs, seed, store, temperature, calls, tick=tick)
+        made += new; kept |= {r["id"]: r for r in new if "error" not in r}
+        bar.update(min(n, len(kept))-bar.n)
+        if len(kept) >= n: return list(kept.values())[:n]
+        if len(made) >= 200 and not kept: break
+    raise LLMError(_why(llm, kept, made, n))
+
+# %% ../nbs/21_synthesis.ipynb #e300163e
 def synthesize(
     criterion:Criterion, # what the data are about
     llm="town", # what `as_llm` takes
@@ -205,38 +265,21 @@ def synthesize(
     "Make `n` rows of question, response, critique and correction"
     _check(criterion, n, calls); llm = as_llm(llm).connect()
     meta = dict(criterion=criterion.fingerprint, llm=llm.name, seed=seed, n=n, temperature=temperature, calls=calls, formats=formats_hash())
-    with Store(Path(out)/"rows.jsonl", meta) if out else Memory(meta) as store, tqdm(total=n, desc=f"{criterion.name}: rows", disable=not progress) as bar:
-        found = topics(criterion, llm, _per_type(n), seed, store)
-        if not found: raise LLMError(f"{llm.name} wrote no topics that can be read: try a larger model, or give criterion.seeds for more types")
-        kept, seen, made, asked = {}, set(), [], 0
-        for part in range(12):
-            want = _want(n, len(kept), asked); asked += want
-            bar.set_postfix_str(f"asking for {want:,} questions")
-            qs = [r | dict(part=part) for r in questions(criterion, llm, found, want, seed, store, part) if r["question"] not in seen]
-            seen |= {r["question"] for r in qs}
-            bar.set_postfix_str(""); new = drafts(criterion, llm, qs, seed, store, temperature, calls, tick=lambda rs: bar.update(min(n-bar.n, sum("error" not in r for r in rs))))
-            made += new; kept |= {r["id"]: r for r in new if "error" not in r}
-            bar.update(min(n, len(kept))-bar.n)
-            if len(kept) >= n: break
-            if len(made) >= 200 and not kept: break
-        if len(kept) < n: raise LLMError(_why(llm, kept, made, n))
-    return as_rows(list(kept.values())[:n], criterion, {**{k: v for k,v in meta.items() if k!="criterion"}, "used": total(store.used)})
+    store = Store(Path(out)/"rows.jsonl", meta) if out else Memory(meta)
+    with store, tqdm(total=n, desc=f"{criterion.name}: rows", disable=not progress) as bar:
+        rows = _gather(criterion, llm, n, seed, temperature, calls, store, bar)
+    made = {k: v for k,v in meta.items() if k!="criterion"}
+    return as_rows(rows, criterion, made | dict(used=total(store.used)))
 
-# %% ../nbs/21_synthesis.ipynb #78b2ced3
-def _why(llm, kept, made, n):
-    "What a bad run looked like, and what to try"
-    bad = [r for r in made if "error" in r]; show = "".join(f"\n  {r['error']}: {r['raw'][:100]!r}" for r in bad[:3])
-    if not made: return f"{llm.name} wrote no question that begins with one of its hints: try a larger or an instruct model"
-    if not bad: return f"{llm.name} wrote {len(made)} different questions that may be used, {n} rows were wanted: add question types and seeds, or ask for fewer rows"
-    return f"{len(kept)} of {len(made)} replies of {llm.name} parsed, {n} rows were wanted; here are some that did not:{show}\ntry a larger or an instruct model, more demonstrations, more topics (seeds) or a smaller n"
-
-# %% ../nbs/21_synthesis.ipynb #c7d1b05d
+# %% ../nbs/21_synthesis.ipynb #632ace57
 @dataclass
 class Plan:
     "What a synthesis will take"
     expected: Usage # calls, tokens and seconds of the whole
     sample: Usage # of the real calls that it was reckoned from
-    def __repr__(self): return f"about {self.expected}, {self.expected.seconds/60:,.1f} minutes or less (reckoned from {self.sample.calls} real calls)"
+    def __repr__(self):
+        return (f"about {self.expected}, {self.expected.seconds/60:,.1f} minutes or less "
+                f"(reckoned from {self.sample.calls} real calls)")
     def compare(self,
         rows, # the data set that `synthesize` returned
     )->str: # a table
@@ -244,16 +287,31 @@ class Plan:
         used = json.loads(rows.info.description)["made"]["used"]
         return "\n".join(f"{k:18}{a:14,.2f}{used[k]:14,.2f}   ×{used[k]/a:.2f}" for k,a in self.expected.to_dict().items() if a)
 
+# %% ../nbs/21_synthesis.ipynb #db89d2e2
 def _times(usages, factors, prices):
-    return Usage(*(round(sum(getattr(u, k)*f for u,f in zip(usages, factors)), d) for k,d in (("calls",None), ("prompt_tokens",None), ("completion_tokens",None), ("seconds",1))), prices)
+    "The sum of `usages`, each times its factor"
+    def of(k, digits=None): return round(sum(getattr(u, k)*f for u,f in zip(usages, factors)), digits)
+    return Usage(of("calls"), of("prompt_tokens"), of("completion_tokens"), of("seconds", 1), prices)
 
-# %% ../nbs/21_synthesis.ipynb #8aa552ed
+def _play(n, hints, each, good):
+    "Hints asked about and drafts made for `n` rows, if of `hints` different ones each brings `each` questions and `good` is the share kept"
+    kept = made = asked = 0
+    for _ in range(12):
+        asked += _want(n, kept, asked)
+        first = hints*(1-math.exp(-asked/hints))                 # a hint that comes again often brings the same question
+        new = max(0, each*(first+(asked-first)/2)-made)
+        made += new; kept += new*good
+        if kept >= n or not new: break
+    return asked, made
+
+# %% ../nbs/21_synthesis.ipynb #c7aecec2
 def plan(
     criterion:Criterion, # as in `synthesize`, like the rest
     llm="town", n:int=400, seed:int=42, temperature=1., calls="one",
 )->Plan:
     "What `synthesize` with the same arguments will take, from a handful of real calls"
-    _check(criterion, n, calls); llm = as_llm(llm).connect(); types = random.Random(seed).sample(criterion.question_types, min(4, len(criterion.question_types)))
+    _check(criterion, n, calls); llm = as_llm(llm).connect()
+    types = random.Random(seed).sample(criterion.question_types, min(4, len(criterion.question_types)))
     few = replace(criterion, question_types=tuple(types))
     found, a = _spend(llm, lambda: topics(few, llm, _per_type(n), seed))
     if not found: raise LLMError(f"{llm.name} wrote no topics that can be read: try a larger model, or give criterion.seeds for more types")
@@ -261,11 +319,7 @@ def plan(
     qs, b = _spend(llm, lambda: questions(few, llm, found, tasted*HINTS, seed))
     ds, c = _spend(llm, lambda: drafts(criterion, llm, qs[:6*tasted], seed, None, temperature, calls))
     if not ds: raise LLMError(_why(llm, {}, [], n))
-    hints = sum(map(len, found.values()))/len(found)*len(criterion.question_types); good, each = sum("error" not in r for r in ds)/len(ds), len(qs)/(tasted*HINTS)
-    kept = made = asked = 0
-    for _ in range(12):
-        asked += _want(n, kept, asked)
-        first = hints*(1-math.exp(-asked/hints)); new = max(0, each*(first+(asked-first)/2)-made)   # a hint that comes again often brings the same question
-        made += new; kept += new*good
-        if kept >= n or not new: break
-    return Plan(_times((a, b, c), (len(criterion.question_types)/len(types), math.ceil(asked/HINTS)/b.calls, made/len(ds)), llm.usage.prices), _times((a, b, c), (1, 1, 1), llm.usage.prices))
+    hints = sum(map(len, found.values()))/len(found)*len(criterion.question_types)
+    asked, made = _play(n, hints, len(qs)/(tasted*HINTS), sum("error" not in r for r in ds)/len(ds))
+    factors = len(criterion.question_types)/len(types), math.ceil(asked/HINTS)/b.calls, made/len(ds)
+    return Plan(_times((a, b, c), factors, llm.usage.prices), _times((a, b, c), (1, 1, 1), llm.usage.prices))

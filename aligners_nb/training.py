@@ -30,7 +30,7 @@ def dial(
     c = model.config.get_text_config()
     return dict(rank=16, lr=min(2e-3, 5e-4*(2000/c.hidden_size)**(.781 if c.model_type=="llama" else .0775)), batch_size=16)
 
-# %% ../nbs/30_training.ipynb #ebb945a1
+# %% ../nbs/30_training.ipynb #4bc24430
 TASKS = dict(causal="CAUSAL_LM", classifier="SEQ_CLS")
 
 def lora_config(
@@ -41,8 +41,10 @@ def lora_config(
 )->LoraConfig:
     "An adapter on all linear layers of the blocks"
     if kind not in TASKS: raise ValueError(f"kind={kind!r} is not one of {list(TASKS)}")
-    heads = getattr(model, "heads", None) if kind=="classifier" else None                # what `load` found to be new, such as BERT's pooler
-    return LoraConfig(**{**dict(modules_to_save=heads and list(heads), exclude_modules=heads and list(heads), r=rank or dial(model)["rank"], lora_alpha=32, target_modules="all-linear", task_type=TASKS[kind]), **kwargs})
+    heads = getattr(model, "heads", None) if kind=="classifier" else None     # what `load` found to be new, such as BERT's pooler
+    ours = dict(modules_to_save=heads and list(heads), exclude_modules=heads and list(heads), r=rank or dial(model)["rank"],
+                lora_alpha=32, target_modules="all-linear", task_type=TASKS[kind])
+    return LoraConfig(**{**ours, **kwargs})
 
 # %% ../nbs/30_training.ipynb #2bf101cb
 def collate(
@@ -59,7 +61,7 @@ def collate(
     first = max(0, (res["labels"]!=-100).any(0).nonzero()[0,0].item()-1)
     return dict(res, labels=res["labels"][:, first:], logits_to_keep=n-first)
 
-# %% ../nbs/30_training.ipynb #b503ab48
+# %% ../nbs/30_training.ipynb #0a767876
 def bf16(
     device:torch.device, # where training runs
 )->bool:
@@ -70,20 +72,24 @@ def bf16(
 class LossLog(TrainerCallback):
     "Keeps the losses and shows a progress bar"
     def __init__(self, desc, progress): self.rows, self.desc, self.progress = [], desc, progress
-    def on_train_begin(self, args, state, control, **kw): self.t0, self.bar = time.time(), tqdm(total=state.max_steps, desc=self.desc, disable=not self.progress)
+    def on_train_begin(self, args, state, control, **kw):
+        self.t0, self.bar = time.time(), tqdm(total=state.max_steps, desc=self.desc, disable=not self.progress)
     def on_step_end(self, args, state, control, **kw): self.bar.update(); control.should_log |= state.global_step==state.max_steps
     def on_train_end(self, args, state, control, **kw): self.bar.close()
     def on_log(self, args, state, control, logs=None, **kw):
         if "loss" not in logs: return
-        self.rows.append(dict(step=state.global_step, epoch=round(state.epoch, 3), loss=logs["loss"], seconds=round(time.time()-self.t0, 2)))
+        seconds = round(time.time()-self.t0, 2)
+        self.rows.append(dict(step=state.global_step, epoch=round(state.epoch, 3), loss=logs["loss"], seconds=seconds))
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
 
-# %% ../nbs/30_training.ipynb #eb3c1e8e
+# %% ../nbs/30_training.ipynb #1d8868c9
 def _arguments(model, n, folder, epochs, lr, batch_size, seed, kwargs):
-    d = dial(model); steps = max(1, round(epochs*n/(batch_size or d["batch_size"])))
-    return TrainingArguments(**{**dict(output_dir=folder, num_train_epochs=epochs, learning_rate=lr or d["lr"], per_device_train_batch_size=batch_size or d["batch_size"],
-        lr_scheduler_type="cosine", warmup_steps=.05, weight_decay=0., seed=seed, bf16=bf16(model.device), use_cpu=model.device.type=="cpu",
-        train_sampling_strategy="group_by_length", logging_steps=max(1, steps//40), disable_tqdm=True, save_strategy="no", report_to=[], remove_unused_columns=False), **kwargs})
+    d = dial(model); size = batch_size or d["batch_size"]; steps = max(1, round(epochs*n/size))
+    ours = dict(output_dir=folder, num_train_epochs=epochs, learning_rate=lr or d["lr"], per_device_train_batch_size=size,
+        lr_scheduler_type="cosine", warmup_steps=.05, weight_decay=0., seed=seed, train_sampling_strategy="group_by_length",
+        bf16=bf16(model.device), use_cpu=model.device.type=="cpu", logging_steps=max(1, steps//40),
+        disable_tqdm=True, save_strategy="no", report_to=[], remove_unused_columns=False)
+    return TrainingArguments(**{**ours, **kwargs})
 
 class _Trainer(Trainer):
     "A `Trainer` with a loss of our own, the mean over a batch"
@@ -92,7 +98,7 @@ class _Trainer(Trainer):
         self.loss, self.loss_is_scaled_for_ga = loss, False
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None): return self.loss(model, inputs)
 
-# %% ../nbs/30_training.ipynb #ad2c8bc1
+# %% ../nbs/30_training.ipynb #fc060a7a
 def train(
     model, # a PEFT model whose active adapter is to learn
     examples, # a list of dicts as `collate` takes them
@@ -111,7 +117,8 @@ def train(
     log, cache = LossLog(desc, progress), getattr(model.config, "use_cache", None)   # encoders have none
     with tempfile.TemporaryDirectory() as d:
         new = partial(_Trainer, loss=loss) if loss else Trainer
-        t = new(model, _arguments(model, len(examples), d, epochs, lr, batch_size, seed, kwargs), data_collator=partial(collate, pad=pad), train_dataset=examples, callbacks=[log])
+        args = _arguments(model, len(examples), d, epochs, lr, batch_size, seed, kwargs)
+        t = new(model, args, data_collator=partial(collate, pad=pad), train_dataset=examples, callbacks=[log])
         t.remove_callback(transformers.PrinterCallback)
         try: t.train()
         finally:
@@ -142,7 +149,7 @@ def context(
     limits = (getattr(model.config.get_text_config(), "max_position_embeddings", None), tok.model_max_length)
     return min(int(l) for l in (*limits, 2**20) if l)
 
-# %% ../nbs/30_training.ipynb #10630eb4
+# %% ../nbs/30_training.ipynb #c1a61e93
 def base_print(
     model, # the base
 )->str: # 12 hex digits
@@ -155,9 +162,11 @@ def check_base(
     folder, # of the adapter
 ):
     "Warn when the base has other weights than the adapter was trained on"
-    if meta.get("base_print") not in (None, base_print(model)): warnings.warn(f"{folder} was trained on other weights of {shown(meta['base'])} than those loaded now: expect nonsense, or train it again")
+    if meta.get("base_print") not in (None, base_print(model)):
+        warnings.warn(f"{folder} was trained on other weights of {shown(meta['base'])} than those loaded now: "
+                      "expect nonsense, or train it again")
 
-# %% ../nbs/30_training.ipynb #ed45f2a2
+# %% ../nbs/30_training.ipynb #01ed0155
 def save_adapter(
     model, # a PEFT model
     name:str, # which of its adapters
@@ -168,30 +177,38 @@ def save_adapter(
     card:str, # what README.md will say
 )->Path:
     "Write one adapter as an ordinary PEFT folder, with `meta` and a card"
-    folder = Path(folder).resolve(); tmp = folder.with_name(f".{folder.name}.{os.getpid()}"); shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir(parents=True)
+    folder = Path(folder).resolve(); tmp = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir(parents=True)
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     save_file({k: v.detach().cpu().contiguous() for k,v in state.items()}, tmp/"adapter_model.safetensors", metadata=dict(format="pt"))
-    cfg = LoraConfig(**{**model.peft_config[name].to_dict(), "inference_mode": True, "base_model_name_or_path": base}); cfg.save_pretrained(tmp)
-    (tmp/meta_file).write_text(json.dumps(dict(format=1, base=base, base_print=base_print(model), **meta), indent=1, ensure_ascii=False)); (tmp/"README.md").write_text(card)
+    LoraConfig(**{**model.peft_config[name].to_dict(), "inference_mode": True, "base_model_name_or_path": base}).save_pretrained(tmp)
+    meta = dict(format=1, base=base, base_print=base_print(model), **meta)
+    (tmp/meta_file).write_text(json.dumps(meta, indent=1, ensure_ascii=False)); (tmp/"README.md").write_text(card)
     if folder.exists(): _replace(folder, tmp)
     else: tmp.rename(folder)
     return folder
 
 def _replace(folder, tmp):
-    if any(folder.iterdir()) and not (folder/"adapter_config.json").exists(): raise DataError(f"{folder} holds something that is no adapter: name an empty folder")
-    old = tmp.with_name(tmp.name+".old"); shutil.rmtree(old, ignore_errors=True); folder.rename(old); tmp.rename(folder); shutil.rmtree(old)
+    if any(folder.iterdir()) and not (folder/"adapter_config.json").exists():
+        raise DataError(f"{folder} holds something that is no adapter: name an empty folder")
+    old = tmp.with_name(tmp.name+".old"); shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old); tmp.rename(folder); shutil.rmtree(old)
 
-# %% ../nbs/30_training.ipynb #c1e4c78b
+# %% ../nbs/30_training.ipynb #36c907af
 def read_meta(
     folder, # a folder that `save_adapter` wrote
     meta_file:str, # "aligner.json", "inspector.json" or "squad.json"
 )->dict:
     "The JSON beside an adapter; `DataError` if there is none"
     p = Path(folder)/meta_file
-    if not p.is_file(): raise DataError(f"no {meta_file} in {folder}: give a folder that `save_pretrained` wrote (or a repository of the Hub that holds one)")
+    if not p.is_file():
+        raise DataError(f"no {meta_file} in {folder}: give a folder that `save_pretrained` wrote "
+                        "(or a repository of the Hub that holds one)")
     try: d = json.loads(p.read_text())
     except ValueError: raise DataError(f"{p} can't be read: copy the folder again, or save it again") from None
-    if not isinstance(d, dict) or d.get("format") != 1: raise DataError(f"{p} has format {d.get('format') if isinstance(d, dict) else d!r}, this version reads 1: update aligners-nb")
+    if not isinstance(d, dict) or d.get("format") != 1:
+        found = d.get("format") if isinstance(d, dict) else d
+        raise DataError(f"{p} has format {found!r}, this version reads 1: update aligners-nb")
     return d
 
 # %% ../nbs/30_training.ipynb #ee6fcaa3
@@ -209,7 +226,7 @@ def finished(
     "Does `out` hold the outcome of this very run?"
     return out is not None and (Path(out)/meta_file).is_file() and read_meta(out, meta_file).get("fingerprint") == key
 
-# %% ../nbs/30_training.ipynb #539ac6ee
+# %% ../nbs/30_training.ipynb #39432f74
 def checked(
     rows, # an iterable of dicts, or a `datasets.Dataset`
 )->list: # dicts
@@ -217,7 +234,9 @@ def checked(
     rows = [dict(r) for r in rows]
     for i,r in enumerate(rows):
         bad = next((k for k in ("question", "response", "correction") if not r.get(k)), None)
-        if bad: raise DataError(f"row {i} has no {bad}, only {', '.join(k for k in r if r[k])}: rows need question, response and correction, as `curate(rows)` leaves them")
+        if bad:
+            raise DataError(f"row {i} has no {bad}, only {', '.join(k for k in r if r[k])}: "
+                            "rows need question, response and correction, as `curate(rows)` leaves them")
     return rows
 
 def shown(
@@ -233,7 +252,7 @@ def unique(
     "An adapter name that no other adapter of this process has"
     return re.sub(r"\W+", "_", "_".join(parts)) + f"_{next(_count)}"
 
-# %% ../nbs/30_training.ipynb #92c05851
+# %% ../nbs/30_training.ipynb #30cc3f9f
 def push(
     thing, # anything with `save_pretrained`
     repo:str, # "you/its-name"
@@ -249,10 +268,11 @@ def fetch(
 )->Path: # a folder
     "`where` if it is a folder, else the downloaded repository"
     if Path(where).is_dir(): return Path(where)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(where)): raise DataError(f"no folder {where}, and no repository of the Hub either: those look like you/its-name")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(where)):
+        raise DataError(f"no folder {where}, and no repository of the Hub either: those look like you/its-name")
     return Path(snapshot_download(str(where), allow_patterns=["*.json", "*.safetensors", "*.md"]))
 
-# %% ../nbs/30_training.ipynb #e2852e03
+# %% ../nbs/30_training.ipynb #81624a4c
 def card(
     title:str, # what it is
     base:str, # the base model
@@ -261,6 +281,8 @@ def card(
     usage:str, # Python code
 )->str: # Markdown with the Hub's front matter
     "A model card"
-    head = "\n".join(["---", "library_name: peft", *([f"base_model: {base}"] if "/" in base and not Path(base).exists() else []), "tags: [aligners, lora]", "---"])
+    hub = [f"base_model: {base}"] if "/" in base and not Path(base).exists() else []
+    head = "\n".join(["---", "library_name: peft", *hub, "tags: [aligners, lora]", "---"])
     ps = "\n".join(f"{i}. {p}" for i,p in enumerate(criterion.principles, 1))
-    return f"{head}\n\n# {title}\n\nCriterion **{criterion.name}**:\n\n{ps}\n\n" + "".join(f"- {k}: {v}\n" for k,v in facts.items()) + f"\n```python\n{usage}\n```\n"
+    known = "".join(f"- {k}: {v}\n" for k,v in facts.items())
+    return f"{head}\n\n# {title}\n\nCriterion **{criterion.name}**:\n\n{ps}\n\n{known}\n```python\n{usage}\n```\n"
