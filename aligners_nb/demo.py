@@ -243,7 +243,7 @@ def _act(self:Demo, rows):
     s = self.squad(); policies = self.align(s, rows)
     return dict(policies=policies, controls=self.control(s, rows, policies["no_regret"]["tokens"]))
 
-# %% ../nbs/43_demo.ipynb #3ce52a28
+# %% ../nbs/43_demo.ipynb #77160fa3
 def table(
     rep:dict, # what `run` returned
 )->str: # a row a guest, and one for all
@@ -254,5 +254,5 @@ def table(
     t += [[g, *cells(d)] for g,d in rep["guests"].items()] + [["all three", *cells(rep)]]
     wide = [max(map(len, col)) for col in zip(*t)]; lines = ["  ".join(v.ljust(k) for v,k in zip(r, wide)).rstrip() for r in t]
     def beside(what, k): x = rep[k]; return f"{what}: {x['before']['all']:.3f} → {cell(x)}, n={x['n']}"
-    return "\n".join([f"meets every criterion (harm), n={rep['n']}", *lines, "", beside("the LLM that wrote the data, correcting", "teacher"),
-                      beside("the aligners before their training", "untrained")])
+    more = [beside("the LLM that wrote the data, correcting", "teacher"), beside("the aligners before their training", "untrained")]
+    return "\n".join([f"meets every criterion (harm), n={rep['n']}", *lines, "", *more])
