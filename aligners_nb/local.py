@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['KINDS', 'resolve', 'model_type', 'load', 'attach', 'detach', 'adapter_id', 'LocalLLM', 'as_llm']
 
-# %% ../nbs/13_local.ipynb #9c68d921
+# %% ../nbs/13_local.ipynb #c6f92d7f
 import re, time, torch, zlib
 from fastcore.basics import patch
 from pathlib import Path
@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from .criterion import DataError
 from .decode import generate, using
 from .dialogue import Dialogue
-from .llm import LLM, Endpoint, Refused
+from .llm import LLM, Cut, Endpoint, Refused
 
 # %% ../nbs/13_local.ipynb #cc53d17a
 def resolve(
@@ -144,7 +144,7 @@ def room(self:LocalLLM)->int: # tokens of context
     "The longest prompt and reply that the model can hold"
     return getattr(load(self.base)[0].config, "max_position_embeddings", None) or 10**6
 
-# %% ../nbs/13_local.ipynb #a5f351f9
+# %% ../nbs/13_local.ipynb #dd2939c9
 @patch
 def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, drafts=None):
     "The replies to lists of token ids, or a `Refused` where the model has no room"
@@ -160,7 +160,8 @@ def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, draf
                        [self.adapter]*len(at), self.batch_size, drafts=begun, prefixes=self.prefixes)
         for i,o in zip(at, new): out[i] = o
     self.usage.add(len(room), sum(len(prompts[i]) for i in room), sum(len(out[i]) for i in room), time.time()-t)
-    return [tok.decode(o, skip_special_tokens=True) if i in room else o for i,o in enumerate(out)]
+    text = lambda ids, most: (Cut if len(ids)==most else str)(tok.decode(ids, skip_special_tokens=True))
+    return [text(o, room[i]) if i in room else o for i,o in enumerate(out)]
 
 # %% ../nbs/13_local.ipynb #be1391f9
 @patch
