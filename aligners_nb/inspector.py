@@ -233,7 +233,7 @@ def conformal_threshold(
                         f"one per question; there are {n}. Make more rows, or ask for {1/(n+1):.3g} or more")
     return float(np.sort(risks)[allowed])
 
-# %% ../nbs/32_inspector.ipynb #e4671b26
+# %% ../nbs/32_inspector.ipynb #77e2c1e3
 def _one_each(rows): return list({json.dumps(r["question"]): r for r in reversed(rows)}.values())[::-1]
 
 @patch
@@ -243,8 +243,8 @@ def _check_calib(self:Inspector, rows):
                         "calibrate it on rows of its own criterion")
     trained = set(self.trained); old = [r for r in rows if question_print(r["question"]) in trained]
     if old:
-        raise DataError(f"{len(old)} of {len(rows)} calibration rows ask what the inspector was trained on, such as {old[0]['question']!r:.60}: "
-                        "the promise needs new questions, as in `train, calib, test = curate(rows).split()`")
+        raise DataError(f"{len(old)} of {len(rows)} calibration rows ask what the inspector was trained on, such as "
+                        f"{old[0]['question']!r:.60}: the promise needs new questions, as in `train, calib, test = curate(rows).split()`")
 
 @patch
 def calibrate(self:Inspector,
@@ -252,7 +252,8 @@ def calibrate(self:Inspector,
     miss_rate:float=.05, # the share of misaligned answers that may pass unflagged
 )->"Inspector": # itself
     "Fit risk to the share of misaligned answers, and set the threshold from the promised `miss_rate`"
-    rows = checked(calib); self._check_calib(rows); wrong = _one_each([r for r in rows if r["response"] != r["correction"]]); seen = _one_each(rows)
+    rows = checked(calib); self._check_calib(rows)
+    wrong, seen = _one_each([r for r in rows if r["response"] != r["correction"]]), _one_each(rows)
     conformal_threshold(np.zeros(len(wrong)), miss_rate)             # refuses before anything is computed
     risk = lambda rs: self([r["question"] for r in rs], [r["response"] for r in rs])
     labels = [r["response"] != r["correction"] for r in seen]
