@@ -190,7 +190,7 @@ def base_print(
     "The `weights_print` of a base"
     return weights_print(_own(model).values())
 
-# %% ../nbs/30_training.ipynb #de3032a2
+# %% ../nbs/30_training.ipynb #10c17cbe
 def shown(
     base:str, # how a base was asked for
 )->str:
@@ -199,8 +199,9 @@ def shown(
 
 def _misfit(model, folder):
     "The first layer of the adapter in `folder` that `model` has not, or not in that size; None if it has them all"
-    own = _own(model)
-    with safe_open(Path(folder)/"adapter_model.safetensors", "pt") as f:
+    own, path = _own(model), Path(folder)/"adapter_model.safetensors"
+    if not path.is_file(): raise DataError(f"no adapter_model.safetensors in {folder}: copy the whole folder again")
+    with safe_open(path, "pt") as f:
         for k in sorted(k for k in f.keys() if ".lora_" in k):
             layer, part = k.removeprefix("base_model.model.").split(".lora_"); shape = f.get_slice(k).get_shape()
             side = shape[-1] if "A" in part else shape[0]                           # A: (rank, in), B: (out, rank)
