@@ -15,7 +15,7 @@ from pathlib import Path
 from .criterion import DataError, LLMError
 from .prompts import conversation
 
-# %% ../nbs/10_llm.ipynb #e1dd2399
+# %% ../nbs/10_llm.ipynb #3a1ec4a0
 @dataclass
 class Usage:
     "What an LLM has spent"
@@ -27,11 +27,15 @@ class Usage:
     def add(self, calls=0, prompt_tokens=0, completion_tokens=0, seconds=0.):
         "Count what was spent just now"
         self.calls += calls; self.prompt_tokens += prompt_tokens; self.completion_tokens += completion_tokens; self.seconds += seconds
-    def __sub__(self, u): return Usage(self.calls-u.calls, self.prompt_tokens-u.prompt_tokens, self.completion_tokens-u.completion_tokens, self.seconds-u.seconds, self.prices)
+    def __sub__(self, u):
+        return Usage(self.calls-u.calls, self.prompt_tokens-u.prompt_tokens, self.completion_tokens-u.completion_tokens,
+                     self.seconds-u.seconds, self.prices)
     @property
     def cost(self): return (self.prompt_tokens*self.prices[0] + self.completion_tokens*self.prices[1])/1e6
-    def to_dict(self): return dict(calls=self.calls, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens, seconds=self.seconds, cost=self.cost)
-    def __str__(self): return f"{self.calls:,} calls, {self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written" + (f", ${self.cost:,.2f}" if any(self.prices) else "")
+    def to_dict(self): return {k: getattr(self, k) for k in ("calls", "prompt_tokens", "completion_tokens", "seconds", "cost")}
+    def __str__(self):
+        cost = f", ${self.cost:,.2f}" if any(self.prices) else ""
+        return f"{self.calls:,} calls, {self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written{cost}"
 
 # %% ../nbs/10_llm.ipynb #89016c58
 class LLM:
@@ -54,7 +58,7 @@ def _seeds(seed, n):
         return list(seed)
     return [hash((0 if seed is None else seed, i)) & 0x7fffffff for i in range(n)]
 
-# %% ../nbs/10_llm.ipynb #1ab12fe5
+# %% ../nbs/10_llm.ipynb #1ba131f4
 class Refused(LLMError):
     "One prompt that gets no reply: it is too long, or the server turns it down"
 
@@ -67,13 +71,16 @@ def cut_at(
 
 def _texts(replies, stop, keep_refused):
     if not keep_refused and (bad := next((r for r in replies if isinstance(r, Refused)), None)): raise bad
-    return [r if isinstance(r, Refused) else cut_at(r.encode("utf-8", "replace").decode(), stop) for r in replies]   # a server's JSON may hold half a surrogate pair, which no file takes
+    clean = lambda r: r.encode("utf-8", "replace").decode()   # a server's JSON may hold half a surrogate pair, which no file takes
+    return [r if isinstance(r, Refused) else cut_at(clean(r), stop) for r in replies]
 
 def _settings(max_tokens, temperature, stop, seed, n):
-    if not isinstance(temperature, (int, float)) or not 0 <= temperature < float("inf"): raise DataError(f"temperature={temperature!r} is no number from 0 (greedy) up")
-    return dict(max_tokens=max_tokens, temperature=temperature, stop=tuple([stop] if isinstance(stop, str) else stop), seeds=_seeds(seed, n))
+    if not isinstance(temperature, (int, float)) or not 0 <= temperature < float("inf"):
+        raise DataError(f"temperature={temperature!r} is no number from 0 (greedy) up")
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
+    return dict(max_tokens=max_tokens, temperature=temperature, stop=stop, seeds=_seeds(seed, n))
 
-# %% ../nbs/10_llm.ipynb #fd881423
+# %% ../nbs/10_llm.ipynb #f9b9c789
 @patch
 def complete(self:LLM,
     prompts, # a text, or a list of texts
@@ -85,12 +92,13 @@ def complete(self:LLM,
 ): # a text, or a list of texts in order
     "Go on with each prompt"
     one = isinstance(prompts, str); ps = [prompts] if one else list(prompts)
-    if bad := [p for p in ps if not isinstance(p, str)]: raise TypeError(f"a prompt is a text; got {bad[0]!r:.60}. For messages use chat(…)")
+    if bad := [p for p in ps if not isinstance(p, str)]:
+        raise TypeError(f"a prompt is a text; got {bad[0]!r:.60}. For messages use chat(…)")
     kw = _settings(max_tokens, temperature, stop, seed, len(ps))
     res = _texts(self._complete(ps, **kw), kw["stop"], keep_refused) if ps else []
     return res[0] if one else res
 
-# %% ../nbs/10_llm.ipynb #ed025547
+# %% ../nbs/10_llm.ipynb #021e270b
 @patch
 def chat(self:LLM,
     conversations, # a text, a list of messages, or a list of either
@@ -103,15 +111,18 @@ def chat(self:LLM,
     keep_refused:bool=False, # put a `Refused` in the place of a reply instead of raising it?
 ): # a text, or a list of texts in order
     "Answer each conversation"
-    if not isinstance(conversations, (str, list, tuple)): raise TypeError(f"give a text, a list of messages, or a list of either; got {conversations!r:.60}")
+    if not isinstance(conversations, (str, list, tuple)):
+        raise TypeError(f"give a text, a list of messages, or a list of either; got {conversations!r:.60}")
     one = isinstance(conversations, str) or (bool(conversations) and isinstance(conversations[0], dict))
     cs = [conversation(c) for c in ([conversations] if one else conversations)]
     if schema and not self.structured: raise LLMError(f"{type(self).__name__} can't be held to a schema: ask without one and read its text")
-    kw = _settings(max_tokens, temperature, stop, seed, len(cs)) | (dict(schema=schema) if schema else {}) | (dict(drafts=drafts) if drafts and self.drafted else {})
+    kw = _settings(max_tokens, temperature, stop, seed, len(cs))
+    if schema: kw["schema"] = schema
+    if drafts and self.drafted: kw["drafts"] = drafts
     res = _texts(self._chat(cs, **kw), kw["stop"], keep_refused) if cs else []
     return res[0] if one else res
 
-# %% ../nbs/10_llm.ipynb #2e9222c6
+# %% ../nbs/10_llm.ipynb #3205db66
 class Replay(LLM):
     "An LLM that plays back replies"
     def __init__(self,
@@ -124,48 +135,62 @@ class Replay(LLM):
         elif record: raise DataError(f"a recording goes to a file: Replay('replies.jsonl', record=llm); got {replies!r:.60}")
         self.name = name or (self.head["name"] if self.file else "replay")
 
-    def _say(self, prompt):
-        if callable(self.replies): res = self.replies(prompt)
-        elif isinstance(self.replies, dict):
-            if prompt not in self.replies: raise LLMError(f"no reply was recorded for {prompt[-80:]!r}")
-            res = self.replies[prompt]
-        else:
-            if self.at >= len(self.replies): raise LLMError(f"all {len(self.replies)} replies have been played: record more")
-            res, self.at = self.replies[self.at], self.at+1
-        self.usage.add(calls=1, prompt_tokens=len(prompt.split()), completion_tokens=len(res.split()))
-        return res
-    def _complete(self, prompts, **kwargs): return self._played("complete", prompts, kwargs) if self.file else [self._say(p) for p in prompts]
-    def _chat(self, conversations, **kwargs): return self._played("chat", conversations, kwargs) if self.file else [self._say(c[-1]["content"]) for c in conversations]
+    def _complete(self, prompts, **kwargs):
+        return self._played("complete", prompts, kwargs) if self.file else [self._say(p) for p in prompts]
+    def _chat(self, conversations, **kwargs):
+        return self._played("chat", conversations, kwargs) if self.file else [self._say(c[-1]["content"]) for c in conversations]
 
-# %% ../nbs/10_llm.ipynb #3b6cf6cc
+# %% ../nbs/10_llm.ipynb #9c022479
+@patch
+def _say(self:Replay, prompt):
+    if callable(self.replies): res = self.replies(prompt)
+    elif isinstance(self.replies, dict):
+        if prompt not in self.replies: raise LLMError(f"no reply was recorded for {prompt[-80:]!r}")
+        res = self.replies[prompt]
+    else:
+        if self.at >= len(self.replies): raise LLMError(f"all {len(self.replies)} replies have been played: record more")
+        res, self.at = self.replies[self.at], self.at+1
+    self.usage.add(calls=1, prompt_tokens=len(prompt.split()), completion_tokens=len(res.split()))
+    return res
+
+# %% ../nbs/10_llm.ipynb #792a2ad0
 @patch
 def _open(self:Replay, file):
     "Read a recording, or begin one"
     if self.record: self.record.connect()
     if not file.exists() and not self.record: raise DataError(f"no recording lies at {file}: give record=llm to make one")
-    data = file.read_bytes() if file.exists() else b""; whole = data.rfind(b"\n")+1; lines = data[:whole].decode().split("\n")[:-1]
+    data = file.read_bytes() if file.exists() else b""; whole = data.rfind(b"\n")+1
+    lines = data[:whole].decode().split("\n")[:-1]
     if whole < len(data): os.truncate(file, whole)           # the line that a kill tore
-    self.file, self.head, self.known = file, json.loads(lines[0]) if lines else dict(name=self.record.name), dict(map(json.loads, lines[1:]))
-    if self.record and self.head["name"]!=self.record.name: raise DataError(f"{file} is a recording of {self.head['name']}, not of {self.record.name}: name another file")
+    self.file = file
+    self.head = json.loads(lines[0]) if lines else dict(name=self.record.name)
+    self.known = dict(map(json.loads, lines[1:]))
+    if self.record and self.head["name"]!=self.record.name:
+        raise DataError(f"{file} is a recording of {self.head['name']}, not of {self.record.name}: name another file")
     if not lines: file.parent.mkdir(parents=True, exist_ok=True); file.write_text(json.dumps(self.head)+"\n")
 
+# %% ../nbs/10_llm.ipynb #e48ce09c
 @patch
 def _played(self:Replay, kind, items, options):
+    "The recorded replies; what is not recorded is asked for and recorded"
     seeds = options.pop("seeds")
-    keys = [hashlib.sha256(json.dumps([kind, x, s, options], sort_keys=True).encode()).hexdigest()[:24] for x,s in zip(items, seeds)]
+    asked = [json.dumps([kind, x, s, options], sort_keys=True) for x,s in zip(items, seeds)]
+    keys = [hashlib.sha256(a.encode()).hexdigest()[:24] for a in asked]
     if new := [i for i,k in enumerate(keys) if k not in self.known]:
-        if not self.record: raise LLMError(f"{self.file} holds no reply to {str(items[new[0]])[-80:]!r} with these settings: give record=llm to add it")
+        if not self.record:
+            raise LLMError(f"{self.file} holds no reply to {str(items[new[0]])[-80:]!r} with these settings: give record=llm to add it")
         said = getattr(self.record, "_"+kind)([items[i] for i in new], seeds=[seeds[i] for i in new], **options)
         self.known |= (add := {keys[i]: t for i,t in zip(new, said) if isinstance(t, str)})
-        refused = {keys[i]: t for i,t in zip(new, said) if isinstance(t, Refused)}            # not recorded: another server may take them
+        refused = {keys[i]: t for i,t in zip(new, said) if isinstance(t, Refused)}   # not recorded: another server may take them
         with self.file.open("a") as f: f.write("".join(json.dumps(kv, ensure_ascii=False)+"\n" for kv in add.items()))
-    self.usage.add(calls=len(items), prompt_tokens=sum(len(str(x).split()) for x in items), completion_tokens=sum(len(self.known.get(k, "").split()) for k in keys))
+    self.usage.add(calls=len(items), prompt_tokens=sum(len(str(x).split()) for x in items),
+                   completion_tokens=sum(len(self.known.get(k, "").split()) for k in keys))
     return [self.known[k] if k in self.known else refused[k] for k in keys]
 
-# %% ../nbs/10_llm.ipynb #f7678e5b
+# %% ../nbs/10_llm.ipynb #616758ce
 class Endpoint(LLM):
     "A model behind OpenAI-compatible servers; needs `pip install aligners-nb[openai]`"
-    structured = True
+    structured, chat_only, limit = True, False, "max_tokens" # what servers are taken to know until they say otherwise
     def __init__(self,
         base_url, # such as "http://localhost:8000/v1", or a list of servers that have the same model
         model:str|None=None, # the model's name; None: the first one that the server lists
@@ -177,14 +202,24 @@ class Endpoint(LLM):
         key_env:str="OPENAI_API_KEY", # the environment variable that holds the key
     ):
         super().__init__(); self.urls = [base_url] if isinstance(base_url, str) else list(base_url)
-        if bad := [u for u in self.urls or [""] if not re.match(r"https?://[^\s/]", str(u))]: raise DataError(f"a server's address looks like http://localhost:8000/v1; got {bad[0]!r}")
-        if concurrency < 1 or (requests_per_minute is not None and requests_per_minute <= 0): raise DataError(f"concurrency must be 1 or more and requests_per_minute above 0; got {concurrency} and {requests_per_minute}")
-        self.model, self.gate, self.options, self.pace, self.key_env = model, asyncio.Semaphore(concurrency), dict(timeout=timeout, max_retries=max_retries), requests_per_minute and 60/requests_per_minute, key_env
-        self.concurrency, self.pid, self.alone = concurrency, os.getpid(), len(self.urls)==1 and not self.pace   # one server without a pace: the client's own retries do
-        self.at_once, self.usage.prices, self.clients, self.slot, self.models, self.chat_only, self.limit = 8*concurrency, tuple(prices), {}, 0., [], False, "max_tokens"
+        if bad := [u for u in self.urls or [""] if not re.match(r"https?://[^\s/]", str(u))]:
+            raise DataError(f"a server's address looks like http://localhost:8000/v1; got {bad[0]!r}")
+        if concurrency < 1 or (requests_per_minute is not None and requests_per_minute <= 0):
+            raise DataError(f"concurrency must be 1 or more and requests_per_minute above 0; got {concurrency} and {requests_per_minute}")
+        self.model, self.key_env, self.options = model, key_env, dict(timeout=timeout, max_retries=max_retries)
+        self.concurrency, self.at_once, self.usage.prices = concurrency, 8*concurrency, tuple(prices)
+        self.pace, self.slot = requests_per_minute and 60/requests_per_minute, 0.   # seconds between calls; when the last one began
+        self.alone = len(self.urls)==1 and not self.pace   # one server without a pace: the client's own retries do
+        self._unconnected()
     @property
     def name(self): return self.model or self._shown(self.urls[0])
     def _shown(self, url): return re.sub(r"//[^/@]*@", "//", str(url))   # a password in an address is nobody's business
+
+# %% ../nbs/10_llm.ipynb #eb04d345
+@patch
+def _unconnected(self:Endpoint):
+    "Begin without connections, in a forked process anew: none survives a fork"
+    self.pid, self.clients, self.models, self.gate = os.getpid(), {}, [], asyncio.Semaphore(self.concurrency)
 
 # %% ../nbs/10_llm.ipynb #278d3375
 _loop = None
@@ -207,12 +242,15 @@ def _hang_up(client, pid):
     if pid==os.getpid() and _loop: asyncio.run_coroutine_threadsafe(client.close(), _loop)
     else: _inherited.append(client)
 
-# %% ../nbs/10_llm.ipynb #c81696b5
+# %% ../nbs/10_llm.ipynb #dcb4113a
 def _openai():
     try: import openai
     except ImportError: raise LLMError("an endpoint needs the openai client: pip install aligners-nb[openai]") from None
     return openai
 
+async def _listed(client): return [m.id for m in (await client.models.list()).data or []]   # models
+
+# %% ../nbs/10_llm.ipynb #581ffcff
 @patch
 async def _connect(self:Endpoint):
     "Find out which servers are there and what they serve"
@@ -220,16 +258,18 @@ async def _connect(self:Endpoint):
     for u in self.urls:
         client = openai.AsyncOpenAI(base_url=u, api_key=key, **(self.options if self.alone else {**self.options, "max_retries": 0}))
         weakref.finalize(self, _hang_up, client, os.getpid()).atexit = False
-        try: self.models += [m.id for m in (await client.with_options(max_retries=0, timeout=10).models.list()).data or []]
+        try: self.models += await _listed(client.with_options(max_retries=0, timeout=10))
         except (openai.AuthenticationError, openai.PermissionDeniedError): raise
         except openai.APIConnectionError as e:
             if type(e.__cause__).__name__=="ConnectError": refused = e; continue
         except (openai.APIError, ValueError, TypeError, AttributeError): pass   # not every server has a list, and a busy one may stumble
         self.clients[u] = client
     if not self.clients: raise refused
-    if len(self.clients) < len(self.urls): warnings.warn(f"nothing answers at {', '.join(self._shown(u) for u in self.urls if u not in self.clients)}; going on with the other {len(self.clients)}")
+    if len(self.clients) < len(self.urls):
+        silent = ", ".join(self._shown(u) for u in self.urls if u not in self.clients)
+        warnings.warn(f"nothing answers at {silent}; going on with the other {len(self.clients)}")
     if not self.model:
-        self.models = self.models or [m.id for m in (await next(iter(self.clients.values())).models.list()).data or []]
+        self.models = self.models or await _listed(next(iter(self.clients.values())))
         if not self.models: raise Unreadable("it lists no models, give model=")
         self.model = self.models[0]
 
@@ -247,9 +287,16 @@ def _reply(r, max_tokens):
     if len(text) > 200*max_tokens: raise Unreadable(f"it has {len(text):,} characters, {max_tokens} tokens were asked for")
     return text
 
-# %% ../nbs/10_llm.ipynb #7d6377de
+# %% ../nbs/10_llm.ipynb #7c23bc27
+def _pause(e, t):
+    "Seconds to wait after try `t` of all servers: what the last one asked for, or from half a second to eight"
+    asked = getattr(getattr(e, "response", None), "headers", {}).get("retry-after", "")
+    return float(asked) if re.fullmatch(r"\d+(\.\d+)?", asked) else min(8, .5*2**t)
+
+# %% ../nbs/10_llm.ipynb #0a6bf209
 @patch
 async def _one(self:Endpoint, k, call, max_tokens):
+    "The reply to call `k`, or a `Refused`; passing errors are tried again"
     openai = _openai(); urls = list(self.clients); tries = max(self.options["max_retries"], len(urls))+1
     async with self.gate:
         for t in range(tries):
@@ -266,17 +313,13 @@ async def _one(self:Endpoint, k, call, max_tokens):
             except openai.APIStatusError as e:
                 if e.status_code not in (400, 413, 422): raise
                 return Refused(self._why(e))
-            u = getattr(r, "usage", None); self.usage.add(1, getattr(u, "prompt_tokens", 0) or 0, getattr(u, "completion_tokens", 0) or 0)   # an unreadable reply costs, too
+            u = getattr(r, "usage", None)                                # an unreadable reply costs, too
+            self.usage.add(1, getattr(u, "prompt_tokens", 0) or 0, getattr(u, "completion_tokens", 0) or 0)
             try: return _reply(r, max_tokens)
             except Unreadable:
                 if last: raise
 
-def _pause(e, t):
-    "Seconds to wait after try `t` of all servers: what the last one asked for, or from half a second to eight"
-    asked = getattr(getattr(e, "response", None), "headers", {}).get("retry-after", "")
-    return float(asked) if re.fullmatch(r"\d+(\.\d+)?", asked) else min(8, .5*2**t)
-
-# %% ../nbs/10_llm.ipynb #6032d2f2
+# %% ../nbs/10_llm.ipynb #47deb0cd
 @patch
 def connect(self:Endpoint):
     "Ask the servers which model they have, if none was named"
@@ -287,7 +330,7 @@ def connect(self:Endpoint):
 def _run(self:Endpoint, calls, max_tokens):
     "All calls, in order; `LLMError` if one fails for good"
     openai, t = _openai(), time.time()
-    if self.pid != os.getpid(): self.pid, self.clients, self.models, self.gate = os.getpid(), {}, [], asyncio.Semaphore(self.concurrency)   # connections do not survive a fork
+    if self.pid != os.getpid(): self._unconnected()
     async def go():
         if not self.clients: await self._connect()
         tasks = [asyncio.ensure_future(self._one(k, c, max_tokens)) for k,c in enumerate(calls)]
@@ -300,19 +343,25 @@ def _run(self:Endpoint, calls, max_tokens):
     finally: self.usage.seconds += time.time()-t
     raise LLMError(self._why(err)) from None
 
-# %% ../nbs/10_llm.ipynb #131a44b3
+# %% ../nbs/10_llm.ipynb #173346bf
 @patch
 def _why(self:Endpoint, e):
     openai, at, key = _openai(), ", ".join(map(self._shown, self.urls)), os.environ.get(self.key_env)
-    if isinstance(e, (openai.AuthenticationError, openai.PermissionDeniedError)): return f"{at} refuses the key: set {self.key_env} in the environment" + ("" if key else f" ({self.key_env} is not set)")
-    if isinstance(e, openai.NotFoundError): return f"{at} has no model {self.model!r}" + (f"; it has {', '.join(self.models[:5])}" if self.models else "") + ": give another model="
-    if isinstance(e, openai.APITimeoutError): return f"{at} gave no reply within {self.options['timeout']:g} s: give a larger timeout=, or a smaller concurrency="
-    if isinstance(e, openai.APIConnectionError): return f"nothing answers at {at}: is the server running, and does the address end in /v1?"
-    if isinstance(e, openai.RateLimitError): return f"{at} is busy and stays so: give a smaller concurrency= or requests_per_minute=, or try later; what is finished is kept"
+    if isinstance(e, (openai.AuthenticationError, openai.PermissionDeniedError)):
+        return f"{at} refuses the key: set {self.key_env} in the environment" + ("" if key else f" ({self.key_env} is not set)")
+    if isinstance(e, openai.NotFoundError):
+        known = f"; it has {', '.join(self.models[:5])}" if self.models else ""
+        return f"{at} has no model {self.model!r}{known}: give another model="
+    if isinstance(e, openai.APITimeoutError):
+        return f"{at} gave no reply within {self.options['timeout']:g} s: give a larger timeout=, or a smaller concurrency="
+    if isinstance(e, openai.APIConnectionError):
+        return f"nothing answers at {at}: is the server running, and does the address end in /v1?"
+    if isinstance(e, openai.RateLimitError):
+        return f"{at} is busy and stays so: give a smaller concurrency= or requests_per_minute=, or try later; what is finished is kept"
     if isinstance(e, Unreadable): return f"{at} sends no readable replies: {e}"
     return f"{at}: {(str(e.message).replace(key, '…') if key else e.message):.300}"
 
-# %% ../nbs/10_llm.ipynb #15ddbf17
+# %% ../nbs/10_llm.ipynb #bd7b675a
 @patch
 def _complete(self:Endpoint, prompts, max_tokens, temperature, stop, seeds):
     options = dict(max_tokens=max_tokens, temperature=temperature, stop=list(stop) or None)
@@ -324,16 +373,20 @@ def _complete(self:Endpoint, prompts, max_tokens, temperature, stop, seeds):
             self.chat_only = True
     return self._chat([conversation(p) for p in prompts], max_tokens, temperature, stop, seeds)
 
+# %% ../nbs/10_llm.ipynb #369d48ff
+def _form(schema): return dict(response_format=dict(type="json_schema", json_schema=dict(name="reply", schema=schema, strict=True)))
+
 @patch
 def _chat(self:Endpoint, conversations, max_tokens, temperature, stop, seeds, schema=None):
-    openai = _openai()
+    openai = _openai(); new = "max_completion_tokens"            # what newer servers call the limit
     def call(c, s):
         async def go(client):
-            limit, form = self.limit, dict(response_format=dict(type="json_schema", json_schema=dict(name="reply", schema=schema, strict=True))) if schema and self.structured else {}
+            fixed = dict(model=self.model, messages=c, temperature=temperature, stop=list(stop) or None, seed=s)
+            limit, form = self.limit, _form(schema) if schema and self.structured else {}
             while True:
-                try: r = await client.chat.completions.create(model=self.model, messages=c, temperature=temperature, stop=list(stop) or None, seed=s, **{limit: max_tokens}, **form)
+                try: r = await client.chat.completions.create(**fixed, **{limit: max_tokens}, **form)
                 except openai.BadRequestError as e:
-                    if "max_completion_tokens" in str(e.message) and limit!="max_completion_tokens": limit = self.limit = "max_completion_tokens"
+                    if new in str(e.message) and limit!=new: limit = self.limit = new
                     elif form: form, why = {}, e
                     else: raise
                 else: break
