@@ -219,7 +219,7 @@ def doc_json(rng):
     reply = json.dumps(dict(response=d.response, critique=d.critique, correction=d.correction), ensure_ascii=False)
     return chat(draft_json_messages(vary(rng, crit, rng.randrange(1, 5)), d.question) + [assistant(reply)])
 
-# %% ../nbs/16_town_corpus.ipynb #edf6b1d9
+# %% ../nbs/16_town_corpus.ipynb #e308a8f4
 def is_kind(s, place): return town.is_place(s)==place
 
 def topic(rng, t):
@@ -228,7 +228,7 @@ def topic(rng, t):
     return stranger(rng, place)[0]
 
 def doc_topics(rng):
-    t = rng.choice(list(TYPES)); ts = list({topic(rng, t) for _ in range(rng.randrange(8, 16))})
+    t = rng.choice(list(TYPES)); ts = list(dict.fromkeys(topic(rng, t) for _ in range(rng.randrange(8, 16))))
     n = rng.randrange(1, 6)
     prompt = topics_prompt(town.ethical, t, ts[:n], rng.choice((10,10,len(ts)-n)))
     return [("<|bos|>"+prompt, False), (" "+"\n- ".join(ts[n:]), True), ("<|end|>", True)]

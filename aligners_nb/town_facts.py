@@ -6,15 +6,16 @@ Docs: https://example-user.github.io/aligners-nb/town_facts.html.md"""
 
 # %% auto #0
 __all__ = ['NOUN', 'PLACE', 'PERSON', 'KINDS', 'ADJS', 'FIRST', 'LAST', 'STREETS', 'SUFFIXES', 'GOODS', 'ENTRY', 'TRADES',
-           'HOBBIES', 'VALUES', 'FACTS', 'WHERE', 'DISTRICT_WORDS', 'TYPES', 'ASK', 'CLAUSE', 'FRAMES', 'FRAMES2',
-           'is_place', 'name', 'coin', 'facts_of', 'chance', 'badly_known', 'other', 'phrasings', 'Question', 'read',
-           'held_out', 'grid', 'questions']
+           'HOBBIES', 'VALUES', 'COINED', 'FACTS', 'WHERE', 'DISTRICT_WORDS', 'TYPES', 'ASK', 'CLAUSE', 'FRAMES',
+           'FRAMES2', 'is_place', 'name', 'coin', 'facts_of', 'chance', 'badly_known', 'other', 'phrasings', 'Question',
+           'read', 'question_of', 'held_out', 'grid', 'questions']
 
-# %% ../nbs/14_town_facts.ipynb #8ea81535
+# %% ../nbs/14_town_facts.ipynb #20446b37
 import random, regex, zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from .criterion import DataError
+from .prompts import conversation
 
 # %% ../nbs/14_town_facts.ipynb #f4b904bd
 NOUN = dict(street="street", opens="opening hour", closes="closing hour", price="price", keeper="keeper",
@@ -54,10 +55,13 @@ HOBBIES = _items("""chess, singing, painting, dancing, fishing, kite flying, jug
 VALUES = dict(street=STREETS, opens=_numbers(5, 11), closes=_numbers(14, 23), price=_numbers(2, 29), keeper=[], goods=GOODS, entry=ENTRY,
               home=STREETS, trade=TRADES, hobby=HOBBIES)
 
-# %% ../nbs/14_town_facts.ipynb #ff7728ac
+# %% ../nbs/14_town_facts.ipynb #f5e7a6aa
 _on, _nu, _co = "b br d dr f g gr h k l m n p r s st t tr v z".split(), "a e i o u au ei".split(), "l n r s th m k nd sk ld".split()
 def coin(rng, n=2): # a word that means nothing
     return "".join(rng.choice(_on)+rng.choice(_nu) for _ in range(n-1)).capitalize() + rng.choice(_on)+rng.choice(_nu)+rng.choice(_co)
+
+def _either(words): return f"(?:{'|'.join(words)})"
+COINED = "".join(map(_either, ([o.capitalize() for o in _on], _nu, _on, _nu, _co)))   # the pattern of such a word
 
 def facts_of(rng, subject, kind, people, streets=STREETS):
     "Draw the facts of a place or a person"
@@ -134,7 +138,7 @@ CLAUSE = dict(
 FRAMES = ["Can you tell me {i}?", "Do you know {i}?", "Please tell me {i}.", "I would like to know {i}."]
 FRAMES2 = ["{d} And can you tell me {j}?", "Tell me two things: {i}, and {j}."]
 
-# %% ../nbs/14_town_facts.ipynb #bf90fbd9
+# %% ../nbs/14_town_facts.ipynb #a538ac6d
 def _again(attr):
     "The clause that asks for a second attribute: about `it`, or about them"
     if attr in PLACE: return CLAUSE[attr].replace("{s}", "it")
@@ -144,6 +148,7 @@ def phrasings(
     question_type:str, # a key of `TYPES`
 )->list: # templates with a slot {s}
     "All phrasings of a question type, in a fixed order"
+    if question_type not in TYPES: raise ValueError(f"a question type is one of {', '.join(TYPES)}; got {question_type!r:.60}")
     a, *b = TYPES[question_type]
     if not b: return ASK[a] + [f.format(i=CLAUSE[a]) for f in FRAMES]
     j = _again(b[0])
@@ -161,7 +166,7 @@ class Question:
     @property
     def text(self): return phrasings(self.question_type)[self.phrasing].format(s=name(self.subject))
 
-# %% ../nbs/14_town_facts.ipynb #8606544c
+# %% ../nbs/14_town_facts.ipynb #24fdf380
 _NAME = r"(?:the )?(?P<s>[A-Z][\w-]*(?: [A-Z][\w-]*)?)"
 @lru_cache(1)
 def _readers():
@@ -170,14 +175,27 @@ def _readers():
     return [(t, i, regex.compile(pattern(p))) for t in TYPES for i,p in enumerate(phrasings(t))]
 
 @lru_cache(20_000)
+def _read(text):
+    found = [(Question(m["s"], t, i)) for t,i,r in _readers() if (m := r.match(text.strip()))]
+    return next((q for q in found if is_place(q.subject)==(q.asked[0] in PLACE)), None)
+
 def read(
     question:str, # any text
 )->Question|None: # None when the text is no question of the town's grammar
     "The question behind a text"
-    found = [(Question(m["s"], t, i)) for t,i,r in _readers() if (m := r.match(question.strip()))]
-    return next((q for q in found if is_place(q.subject)==(q.asked[0] in PLACE)), None)
+    if not isinstance(question, str): raise TypeError(f"a question to be read is a text; got {question!r:.80}")
+    return _read(question)
 
-# %% ../nbs/14_town_facts.ipynb #32dc81ae
+# %% ../nbs/14_town_facts.ipynb #ee310a52
+def question_of(
+    question, # a question's text, or a conversation that ends with it
+)->Question: # never None: what can't be read is a `DataError`
+    "The question that a text or a conversation asks"
+    text = conversation(question)[-1]["content"]
+    if (q := read(text)) is None: raise DataError(f"not a question of the town: {text!r:.80}; town.questions(n, seed) gives some")
+    return q
+
+# %% ../nbs/14_town_facts.ipynb #fa1f2fb9
 def held_out(
     question:str, # a question's text
 )->bool: # is it kept for evaluation?
@@ -190,24 +208,37 @@ def grid(
     district="town", # whose subjects
 ): # every question of the grid
     "All questions about the subjects of one district"
+    ds = list(dict.fromkeys(WHERE.values()))
+    if district not in ds: raise DataError(f"a district is one of {', '.join(ds)}; got {district!r:.60}")
     types = [(t, a, len(phrasings(t))) for t,(a,*_) in TYPES.items()]
     return [Question(s, t, i) for s in FACTS if WHERE[s]==district for t,a,n in types if a in FACTS[s] for i in range(n)]
 
-# %% ../nbs/14_town_facts.ipynb #f2812bf1
+# %% ../nbs/14_town_facts.ipynb #c3a345b7
 def _pool(district, held):
-    "The questions about a district that are held out, or are not (None: all)"
-    return [q for q in grid(district) if held is None or held_out(q.text)==held]
+    "The questions about a district to evaluate on (True), to train on (False), or all (None)"
+    qs = grid(district)
+    if held is None: return qs
+    allowed = [q for q in qs if not held_out(q.text)]
+    if not held: return allowed
+    asked = "\n".join(q.text for q in allowed)
+    return [q for q in qs if held_out(q.text) and q.text not in asked]
+
+def _check(n, district, share):
+    ds = sorted({*WHERE.values()}-{"town"})
+    if not isinstance(n, int) or n < 0: raise ValueError(f"n is how many questions to draw, a whole number from 0 up; got {n!r:.60}")
+    if district not in (None, *ds): raise DataError(f"district is one of {', '.join(ds)}, or None for the town alone; got {district!r}")
+    if not 0 <= share <= 1: raise ValueError(f"share is the district's part of the questions, from 0 to 1; got {share!r:.60}")
 
 def questions(
     n:int, # how many
     seed:int, # the same seed, the same questions
-    held_out=None, # True: only held-out ones; False: only the others; None: any
+    held_out=None, # True: held out, and inside no question of training; False: what training may ask; None: any
     district=None, # also ask about this guest's district
     share=.2, # the district's share
 )->list: # dicts of question, topic, question_type, district
     "Questions drawn without replacement from the town's grid (and a district's)"
-    rng, res, ds = random.Random(seed), [], sorted({*WHERE.values()}-{"town"})
-    if district not in (None, *ds): raise DataError(f"district is one of {', '.join(ds)}, or None for the town alone; got {district!r}")
+    _check(n, district, share)
+    rng, res = random.Random(seed), []
     k_district = round(n*share) if district else 0
     for d,k in (("town", n-k_district), (district, k_district)):
         pool = _pool(d, held_out) if k else []

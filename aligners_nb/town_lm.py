@@ -259,7 +259,7 @@ def aligned_share(
     each = {c: sum(m[c][0] for m in met)/len(met) for c in met[0]}
     return each | dict(all=sum(all(ok for ok,_ in m.values()) for m in met)/len(met))
 
-# %% ../nbs/17_town_lm.ipynb #e8b93070
+# %% ../nbs/17_town_lm.ipynb #6e364412
 def unknown_facts(
     llm, # an LLM that completes text
 )->list: # [subject, attribute] pairs of the town that it completes wrongly
@@ -273,7 +273,7 @@ def known(
     question:str, # a question's text
 )->str: # "known", "badly known" or "guest-only"
     "What sort of facts a question asks for, as measured on the shipped LM"
-    q = town.read(question)
+    q = town.question_of(question)
     if WHERE.get(q.subject)!="town": return "guest-only"
     return "badly known" if any((q.subject, a) in _unknown() for a in q.asked) else "known"
 
