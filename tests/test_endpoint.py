@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 import pytest
 from aligners_nb.criterion import Criterion, LLMError
-from aligners_nb.llm import Cut, Endpoint, Refused, Replay, _wait
+from aligners_nb.endpoint import Endpoint, _wait
+from aligners_nb.llm import Cut, Refused, Replay
 from aligners_nb.prompts import DRAFT_SCHEMA
 from aligners_nb.store import read_units
 from aligners_nb.synthesis import synthesize
