@@ -26,7 +26,7 @@ class Endpoint(LLM):
         model:str|None=None, # the model's name; None: the first one that the server lists
         concurrency:int=16, # calls under way at a time
         timeout:float=120., # seconds a call may take
-        max_retries:int=8, # of a call that fails for a passing reason; waits grow from half a second to eight
+        max_retries:int=12, # of a call that fails for a passing reason; waits grow from half a second to eight
         requests_per_minute:float|None=None, # begin no more calls than these
         prices:tuple=(0., 0.), # dollars for a million prompt tokens and a million completion tokens
         key_env:str="OPENAI_API_KEY", # the environment variable that holds the key
