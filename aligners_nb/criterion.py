@@ -23,16 +23,20 @@ class DataError(ValueError):
 class LLMError(RuntimeError):
     "An LLM, a server or a reply is the trouble"
 
-# %% ../nbs/00_criterion.ipynb #f9e01902
+# %% ../nbs/00_criterion.ipynb #8d78f02b
 def _text(what, v, most=4000):
     "`v`, if a prompt can hold it"
     if not isinstance(v, str) or not v.strip(): raise DataError(f"{what} must be a text that is not empty; got {v!r:.60}")
-    if len(v) > most: raise DataError(f"{what} has {len(v):,} characters, and a prompt must hold several like it: at most {most:,} are allowed, so give a shorter one")
+    if len(v) > most:
+        raise DataError(f"{what} has {len(v):,} characters, and a prompt must hold several like it: "
+                        f"at most {most:,} are allowed, so give a shorter one")
     try: v.encode()
-    except UnicodeEncodeError as e: raise DataError(f"{what} holds half a character, {v[e.start]!r} at position {e.start}: read the text again with the right encoding") from None
+    except UnicodeEncodeError as e:
+        raise DataError(f"{what} holds half a character, {v[e.start]!r} at position {e.start}: "
+                        "read the text again with the right encoding") from None
     return v
 
-# %% ../nbs/00_criterion.ipynb #44b90319
+# %% ../nbs/00_criterion.ipynb #98e52415
 @dataclass(frozen=True)
 class Demonstration:
     "A worked example of correcting an answer"
@@ -43,33 +47,51 @@ class Demonstration:
     def __post_init__(self):
         for k,v in vars(self).items():
             if m := re.search(r"^(Question|Response|Critique|Correction):", _text(f"a demonstration's {k}", v), re.M):
-                raise DataError(f"a line of a demonstration's {k} begins with {m[0]!r}, which prompts use to tell its parts apart: put it in other words")
+                raise DataError(f"a line of a demonstration's {k} begins with {m[0]!r}, "
+                                "which prompts use to tell its parts apart: put it in other words")
         if self.aligned != (self.critique == NOTHING):
-            raise DataError(f"response and correction are {'the same, so the critique must be' if self.aligned else 'different, so the critique must not be'} {NOTHING!r}; got {self.critique!r:.60}")
+            found = "the same, so the critique must be" if self.aligned else "different, so the critique must not be"
+            raise DataError(f"response and correction are {found} {NOTHING!r}; got {self.critique!r:.60}")
     @property
     def aligned(self): return self.response == self.correction # does the response meet the criterion as it is?
 
-# %% ../nbs/00_criterion.ipynb #5956899f
-DEFAULT_TYPES = tuple("""everyday advice,health,cooking,travel,work and careers,money,family,friendship,school and learning,history,science,nature,
-technology at home,language and writing,art and music,sports and games,law and rights,culture and customs,safety,making and repairing""".replace("\n","").split(","))
-SEEDS = (("everyday advice", "Rainy days", "What can we do at home when it rains all day?"), ("health", "Sleep", "How many hours should an adult sleep?"),
-         ("cooking", "Boiled eggs", "How long should I boil an egg?"), ("travel", "Train tickets", "When are train tickets cheapest?"),
-         ("work and careers", "Job interviews", "Should I tell an employer why I left my last job?"), ("money", "Saving", "How much should I save each month?"),
-         ("family", "Sharing chores", "How can we share the housework fairly?"), ("friendship", "Old friends", "I have not called a friend for years. Is it too late?"),
-         ("school and learning", "Exams", "My exam is in three days and I have not begun. What now?"), ("history", "The printing press", "Who built the first printing press in Europe?"),
-         ("science", "Rainbows", "Why does a rainbow have the shape of a bow?"), ("nature", "Hedgehogs", "Where do hedgehogs spend the winter?"),
-         ("technology at home", "Slow internet", "Why is our internet slow in the evening?"), ("language and writing", "Cover letters", "How do I begin a cover letter if I know no name?"),
-         ("art and music", "Learning guitar", "Am I too old to learn the guitar at sixty?"), ("sports and games", "Chess", "What is the best first move in chess, and why?"),
-         ("law and rights", "Rented flats", "May my landlord enter the flat when I am away?"), ("culture and customs", "Tipping", "How much should I tip a waiter in Japan?"),
-         ("safety", "Smoke alarms", "Where should smoke alarms hang, and how often should I test them?"), ("making and repairing", "Bicycle tyres", "How do I mend a flat bicycle tyre?"))
+# %% ../nbs/00_criterion.ipynb #4c721c51
+DEFAULT_TYPES = tuple("""everyday advice,health,cooking,travel,work and careers,money,family,friendship,school and learning,
+history,science,nature,technology at home,language and writing,art and music,sports and games,law and rights,culture and customs,
+safety,making and repairing""".replace("\n","").split(","))
 
-# %% ../nbs/00_criterion.ipynb #ff324cba
+# %% ../nbs/00_criterion.ipynb #fec51f44
+SEEDS = (("everyday advice", "Rainy days", "What can we do at home when it rains all day?"),
+         ("health", "Sleep", "How many hours should an adult sleep?"),
+         ("cooking", "Boiled eggs", "How long should I boil an egg?"),
+         ("travel", "Train tickets", "When are train tickets cheapest?"),
+         ("work and careers", "Job interviews", "Should I tell an employer why I left my last job?"),
+         ("money", "Saving", "How much should I save each month?"),
+         ("family", "Sharing chores", "How can we share the housework fairly?"),
+         ("friendship", "Old friends", "I have not called a friend for years. Is it too late?"),
+         ("school and learning", "Exams", "My exam is in three days and I have not begun. What now?"),
+         ("history", "The printing press", "Who built the first printing press in Europe?"),
+         ("science", "Rainbows", "Why does a rainbow have the shape of a bow?"),
+         ("nature", "Hedgehogs", "Where do hedgehogs spend the winter?"),
+         ("technology at home", "Slow internet", "Why is our internet slow in the evening?"),
+         ("language and writing", "Cover letters", "How do I begin a cover letter if I know no name?"),
+         ("art and music", "Learning guitar", "Am I too old to learn the guitar at sixty?"),
+         ("sports and games", "Chess", "What is the best first move in chess, and why?"),
+         ("law and rights", "Rented flats", "May my landlord enter the flat when I am away?"),
+         ("culture and customs", "Tipping", "How much should I tip a waiter in Japan?"),
+         ("safety", "Smoke alarms", "Where should smoke alarms hang, and how often should I test them?"),
+         ("making and repairing", "Bicycle tyres", "How do I mend a flat bicycle tyre?"))
+
+# %% ../nbs/00_criterion.ipynb #e8d09f2c
 _MOST = dict(principles=20, demonstrations=20, question_types=200, seeds=1000)
 
 def _seq(name, v):
     "`v` as a tuple, if it is a list of a sane length"
-    if not isinstance(v, (list, tuple)): raise DataError(f"{name} must be a list; got {v!r:.60}. One {name[:-1].replace('_',' ')} alone goes in brackets: [{v!r:.30}]")
-    if len(v) > _MOST[name]: raise DataError(f"{len(v):,} {name.replace('_',' ')} were given, at most {_MOST[name]:,} are allowed: keep those that matter most")
+    words = name.replace("_", " ")
+    if not isinstance(v, (list, tuple)):
+        raise DataError(f"{name} must be a list; got {v!r:.60}. One {words[:-1]} alone goes in brackets: [{v!r:.30}]")
+    if len(v) > _MOST[name]:
+        raise DataError(f"{len(v):,} {words} were given, at most {_MOST[name]:,} are allowed: keep those that matter most")
     return tuple(v)
 
 def _line(what, v, bar=True):
@@ -80,10 +102,35 @@ def _line(what, v, bar=True):
 
 def _seed(s):
     "`s` as a tuple, if it is a seed"
-    if not isinstance(s, (list, tuple)) or len(s)!=3: raise DataError(f"seeds are (question type, topic, question) rows, such as {SEEDS[0]}; got {s!r:.60}")
+    if not isinstance(s, (list, tuple)) or len(s)!=3:
+        raise DataError(f"seeds are (question type, topic, question) rows, such as {SEEDS[0]}; got {s!r:.60}")
     return tuple(_line(f"a seed's {k}", v, bar=False) for k,v in zip(("question type", "topic", "question"), s))
 
-# %% ../nbs/00_criterion.ipynb #77e0644e
+# %% ../nbs/00_criterion.ipynb #e791e05c
+def _check_name(v):
+    if not isinstance(v, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", v):
+        raise DataError("a criterion's name is a short lower-case word such as 'ethical' or 'no_advice', "
+                        f"of at most 40 letters, digits, '_' and '-'; got {v!r:.60}")
+
+def _check_principles(ps):
+    if not ps:
+        raise DataError("principles are missing: give at least one sentence, as in Criterion('polite', ['Never insult the reader.'])")
+    for p in ps: _line("a principle", p)
+
+def _check_types(ts):
+    for t in ts: _line("a question type", t, bar=False)
+    if len({t.lower() for t in ts}) < max(1, len(ts)):
+        raise DataError("question_types must name at least one type, and none twice; leave them out for the twenty default ones")
+
+def _check_demonstrations(ds):
+    if bad := [d for d in ds if not isinstance(d, Demonstration)]:
+        raise DataError(f"demonstrations must be Demonstration(question, response, critique, correction); got {bad[0]!r:.60}")
+
+def _check_exclude(f):
+    if f is not None and not callable(f):
+        raise DataError(f"exclude must be a function of a question, such as my_test_questions.__contains__; got {f!r:.60}")
+
+# %% ../nbs/00_criterion.ipynb #c27471de
 @dataclass(frozen=True)
 class Criterion:
     "What answers must meet"
@@ -95,37 +142,36 @@ class Criterion:
     role: str = "You answer questions, find what is wrong with your answers, and correct it with the smallest change." # who speaks
     exclude: Callable|None = field(default=None, compare=False, repr=False) # question → keep it out of synthesis? (your test set, say)
     def __post_init__(self):
-        if not isinstance(self.name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", self.name):
-            raise DataError(f"a criterion's name is a short lower-case word such as 'ethical' or 'no_advice', of at most 40 letters, digits, '_' and '-'; got {self.name!r:.60}")
+        _check_name(self.name)
         for k in _MOST: object.__setattr__(self, k, _seq(k, getattr(self, k)))
         object.__setattr__(self, "seeds", tuple(map(_seed, self.seeds)))
-        if not self.principles: raise DataError("principles are missing: give at least one sentence, as in Criterion('polite', ['Never insult the reader.'])")
-        for p in self.principles: _line("a principle", p)
-        for t in self.question_types: _line("a question type", t, bar=False)
-        if len({t.lower() for t in self.question_types}) < max(1, len(self.question_types)): raise DataError("question_types must name at least one type, and none twice; leave them out for the twenty default ones")
-        if bad := [d for d in self.demonstrations if not isinstance(d, Demonstration)]: raise DataError(f"demonstrations must be Demonstration(question, response, critique, correction); got {bad[0]!r:.60}")
+        _check_principles(self.principles)
+        _check_types(self.question_types)
+        _check_demonstrations(self.demonstrations)
         _text("the role", self.role)
-        if self.exclude is not None and not callable(self.exclude): raise DataError(f"exclude must be a function of a question, such as my_test_questions.__contains__; got {self.exclude!r:.60}")
+        _check_exclude(self.exclude)
 
-# %% ../nbs/00_criterion.ipynb #03d9e9f4
+# %% ../nbs/00_criterion.ipynb #17fdc36c
 @patch
 def to_dict(self:Criterion)->dict: # plain JSON types
     "This criterion as plain data, without `exclude`"
-    return dict(name=self.name, role=self.role, principles=list(self.principles), question_types=list(self.question_types), seeds=[list(s) for s in self.seeds],
-                demonstrations=[dict(vars(d)) for d in self.demonstrations])
+    return dict(name=self.name, role=self.role, principles=list(self.principles), question_types=list(self.question_types),
+                seeds=[list(s) for s in self.seeds], demonstrations=[dict(vars(d)) for d in self.demonstrations])
 
 @patch(as_prop=True)
 def fingerprint(self:Criterion)->str: # 12 hex digits
     "Equal for equal words"
     return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
-# %% ../nbs/00_criterion.ipynb #b499bb47
+# %% ../nbs/00_criterion.ipynb #7901284e
 def _known(what, d, cls, needed):
     "`d`, if it is a dict of `cls`'s fields with those that are `needed`"
     allowed = [f.name for f in fields(cls) if f.name!="exclude"]
     if not isinstance(d, dict): raise DataError(f"{what} must be a dict with {', '.join(allowed)}; got {d!r:.60}")
-    if bad := [k for k in needed if k not in d]: raise DataError(f"{what} lacks {', '.join(bad)}; it has {', '.join(map(str, d)) or 'nothing'}")
-    if bad := [k for k in d if k not in allowed]: raise DataError(f"{what} has the unknown field {bad[0]!r}; allowed are {', '.join(allowed)}")
+    if bad := [k for k in needed if k not in d]:
+        raise DataError(f"{what} lacks {', '.join(bad)}; it has {', '.join(map(str, d)) or 'nothing'}")
+    if bad := [k for k in d if k not in allowed]:
+        raise DataError(f"{what} has the unknown field {bad[0]!r}; allowed are {', '.join(allowed)}")
     return d
 
 @patch(cls_method=True)
@@ -137,47 +183,70 @@ def from_dict(cls:Criterion,
     part = lambda x: Demonstration(**_known("a demonstration", x, Demonstration, [f.name for f in fields(Demonstration)]))
     return cls(**{**d, "demonstrations": [part(x) for x in _seq("demonstrations", d.get("demonstrations", ()))]})
 
-# %% ../nbs/00_criterion.ipynb #d79fa457
+# %% ../nbs/00_criterion.ipynb #ef1d97a4
 @patch
-def __repr__(self:Criterion): return f"Criterion({self.name!r}, {len(self.principles)} principles, {len(self.demonstrations)} demonstrations)"
+def __repr__(self:Criterion):
+    return f"Criterion({self.name!r}, {len(self.principles)} principles, {len(self.demonstrations)} demonstrations)"
 
 @patch
 def _repr_html_(self:Criterion):
     e = lambda s: html.escape(s).replace("\n", "<br>")
-    rows = "".join("<tr>"+"".join(f"<td style='text-align:left;vertical-align:top'>{e(v)}</td>" for v in (d.question, d.response, d.critique, "same" if d.aligned else d.correction))+"</tr>" for d in self.demonstrations)
+    def row(d):
+        texts = d.question, d.response, d.critique, "same" if d.aligned else d.correction
+        return "<tr>" + "".join(f"<td style='text-align:left;vertical-align:top'>{e(v)}</td>" for v in texts) + "</tr>"
+    principles, rows = "".join(f"<li>{e(p)}</li>" for p in self.principles), "".join(map(row, self.demonstrations))
     head = "".join(f"<th style='text-align:left'>{h}</th>" for h in ("question", "response", "critique", "correction"))
-    return f"<p><b>{e(self.name)}</b></p><ol>{''.join(f'<li>{e(p)}</li>' for p in self.principles)}</ol>" + (f"<table><tr>{head}</tr>{rows}</table>" if rows else "")
+    return f"<p><b>{e(self.name)}</b></p><ol>{principles}</ol>" + (f"<table><tr>{head}</tr>{rows}</table>" if rows else "")
 
-# %% ../nbs/00_criterion.ipynb #b1a5a7e6
+# %% ../nbs/00_criterion.ipynb #37266127
 _D = Demonstration
 _ethical = Criterion("ethical", [
     "Be kind and polite to the reader, and never insult, mock or threaten anyone.",
     "Treat groups of people fairly: no generalisation about a group, no advice that harms one.",
     "Care about the people involved: do not help to harm them, and say so when something is dangerous."], [
-    _D("My neighbour's music keeps me awake. What can I do?", "Only an idiot would put up with that. Knock on the door and talk about quiet hours.", "It insults the reader.", "Knock on the door and talk about quiet hours."),
-    _D("Can I freeze bread?", "Yes. Wrapped well it keeps for about three months.", NOTHING, "Yes. Wrapped well it keeps for about three months."),
-    _D("Whom should I hire for the front desk?", "Hire someone friendly and well organised. Old people are too slow for it.", "It is unfair to old people.", "Hire someone friendly and well organised."),
-    _D("How do I get rid of moss on my roof?", "Climb up in the rain with a brush; if you slip, that is your problem. Moss comes off best when it is wet.", "It sends the reader into danger without care.", "Moss comes off best when it is wet, but a wet roof is slippery: work from a secured ladder, or ask a roofer."),
-    _D("How can I read my girlfriend's messages without her noticing?", "Install a hidden monitoring app while she sleeps; it forwards every message.", "It helps to spy on someone.",
-       "I won't help with reading them in secret: it would break her trust, and in many places the law. If something worries you, ask her about it.")])
+    _D("My neighbour's music keeps me awake. What can I do?",
+       "Only an idiot would put up with that. Knock on the door and talk about quiet hours.",
+       "It insults the reader.", "Knock on the door and talk about quiet hours."),
+    _D("Can I freeze bread?", "Yes. Wrapped well it keeps for about three months.",
+       NOTHING, "Yes. Wrapped well it keeps for about three months."),
+    _D("Whom should I hire for the front desk?", "Hire someone friendly and well organised. Old people are too slow for it.",
+       "It is unfair to old people.", "Hire someone friendly and well organised."),
+    _D("How do I get rid of moss on my roof?",
+       "Climb up in the rain with a brush; if you slip, that is your problem. Moss comes off best when it is wet.",
+       "It sends the reader into danger without care.",
+       "Moss comes off best when it is wet, but a wet roof is slippery: work from a secured ladder, or ask a roofer."),
+    _D("How can I read my girlfriend's messages without her noticing?",
+       "Install a hidden monitoring app while she sleeps; it forwards every message.",
+       "It helps to spy on someone.",
+       "I won't help with reading them in secret: it would break her trust, and in many places the law. "
+       "If something worries you, ask her about it.")])
 
-# %% ../nbs/00_criterion.ipynb #f22f80bb
+# %% ../nbs/00_criterion.ipynb #1e6dff9f
 _factual = Criterion("factual", [
     "State only what is true; correct a wrong name, number, place or date.",
     "Do not present a guess as a fact.",
     "Leave every statement that is right as it is."], [
-    _D("How many legs does a spider have?", "A spider has six legs and no wings.", "Spiders have eight legs, not six.", "A spider has eight legs and no wings."),
-    _D("What is the capital of Australia?", "Canberra, which lies between Sydney and Melbourne.", NOTHING, "Canberra, which lies between Sydney and Melbourne."),
-    _D("When does water boil?", "At sea level water boils at 90 degrees Celsius. Higher up it boils at a lower temperature.", "At sea level water boils at 100 degrees, not 90.", "At sea level water boils at 100 degrees Celsius. Higher up it boils at a lower temperature."),
-    _D("Who wrote Faust?", "Friedrich Schiller wrote Faust, in two parts.", "Goethe wrote Faust, not Schiller.", "Johann Wolfgang von Goethe wrote Faust, in two parts.")])
+    _D("How many legs does a spider have?", "A spider has six legs and no wings.",
+       "Spiders have eight legs, not six.", "A spider has eight legs and no wings."),
+    _D("What is the capital of Australia?", "Canberra, which lies between Sydney and Melbourne.",
+       NOTHING, "Canberra, which lies between Sydney and Melbourne."),
+    _D("When does water boil?", "At sea level water boils at 90 degrees Celsius. Higher up it boils at a lower temperature.",
+       "At sea level water boils at 100 degrees, not 90.",
+       "At sea level water boils at 100 degrees Celsius. Higher up it boils at a lower temperature."),
+    _D("Who wrote Faust?", "Friedrich Schiller wrote Faust, in two parts.",
+       "Goethe wrote Faust, not Schiller.", "Johann Wolfgang von Goethe wrote Faust, in two parts.")])
 
-# %% ../nbs/00_criterion.ipynb #b2e65672
+# %% ../nbs/00_criterion.ipynb #3e962f3e
 _helpful = Criterion("helpful", [
     "Answer every part of the question.",
     "Be concrete: no evasion, no advice to look elsewhere when the answer is known.",
     "Finish what is begun, and add nothing that was not asked for."], [
-    _D("How long do I bake potatoes, and at what temperature?", "Bake them for about an hour.", "The temperature is missing.", "Bake them for about an hour at 200 degrees Celsius."),
-    _D("How do I remove a splinter?", "Clean the skin, pull it out with tweezers along the way it went in, and clean the skin again.", NOTHING, "Clean the skin, pull it out with tweezers along the way it went in, and clean the skin again."),
-    _D("How often should I water a cactus?", "That depends. There are many opinions about it.", "It evades the question.", "About every two weeks in summer and once a month in winter; let the soil dry out in between."),
+    _D("How long do I bake potatoes, and at what temperature?", "Bake them for about an hour.",
+       "The temperature is missing.", "Bake them for about an hour at 200 degrees Celsius."),
+    _D("How do I remove a splinter?",
+       "Clean the skin, pull it out with tweezers along the way it went in, and clean the skin again.",
+       NOTHING, "Clean the skin, pull it out with tweezers along the way it went in, and clean the skin again."),
+    _D("How often should I water a cactus?", "That depends. There are many opinions about it.",
+       "It evades the question.", "About every two weeks in summer and once a month in winter; let the soil dry out in between."),
     _D("Name three primary colours.", "Red, blue and", "It breaks off before the third colour.", "Red, blue and yellow.")])
 criteria = SimpleNamespace(ethical=_ethical, factual=_factual, helpful=_helpful)

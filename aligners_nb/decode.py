@@ -44,7 +44,7 @@ def common_prefix(
     n = next((i for i,(a,b) in enumerate(zip(lo, hi)) if a!=b), min(len(lo), len(hi)))
     return max(0, min(n, min(map(len, prompts))-1))
 
-# %% ../nbs/12_decode.ipynb #cbd89811
+# %% ../nbs/12_decode.ipynb #1ffef264
 def _bare(model): return model.get_base_model() if isinstance(model, PeftModel) else model
 
 def _held(model, cache):
@@ -57,6 +57,7 @@ def _prefill(model, ids, n):
     if n: model(input_ids=torch.tensor([ids[:n]], device=model.device), logits_to_keep=1, **_held(model, cache))
     return cache
 
+# %% ../nbs/12_decode.ipynb #0adbe599
 KEPT = 4   # beginnings that are remembered
 
 def _prefix(model, prompts, kept):
@@ -64,7 +65,8 @@ def _prefix(model, prompts, kept):
     n = common_prefix(prompts); first = prompts[0][:n]
     for k,(ids, cache) in enumerate(kept or []):
         m = next((i for i,(a,b) in enumerate(zip(ids, first)) if a!=b), min(len(ids), n))
-        whole = m==len(ids) or all(l.keys.shape[-2]==len(ids) for l in cache.layers)   # a sliding window has lost its beginning: it can't be cut
+        # a sliding window has lost its beginning: it can't be cut
+        whole = m==len(ids) or all(l.keys.shape[-2]==len(ids) for l in cache.layers)
         if m >= max(8, .9*n) and whole: kept.append(kept.pop(k)); return m, cache
     n = n if n >= 8 and len(prompts) > 1 else 0; cache = _prefill(model, first, n)
     if n and kept is not None: kept.append((first, cache)); del kept[:-KEPT]
@@ -106,26 +108,35 @@ def _begin(model, prefix, n, rows, once):
         elif n and x.keys is not None: res.update(*(kv[:, :, :n].expand(rows, -1, -1, -1) for kv in (x.keys, x.values)), l)
     return res
 
-# %% ../nbs/12_decode.ipynb #5c72cc44
+# %% ../nbs/12_decode.ipynb #03731721
 def _mask(query, key, attention_mask):
     "Who sees what of the own tokens: what was given, or all that came before"
     q, m = query.shape[2], key.shape[2]
     return torch.ones(q, m, dtype=torch.bool, device=query.device).tril(m-q)[None, None] if attention_mask is None else attention_mask
 
+def _parted(query, key, value, mask, K, V):
+    "Attention of scaled queries to each row's own `key` and `value`, and to `K` and `V` (heads, n, d), which are there once"
+    (B, H, q, d), (h, n, _), m = query.shape, K.shape, key.shape[2]; G = H//h   # heads, those with keys, queries to each
+    x = query.reshape(B, h, G*q, d)
+    all_rows = x.transpose(0, 1).reshape(h, B*G*q, d)
+    own = (x @ key.transpose(2, 3)).view(B, h, G, q, m).masked_fill(~mask[:, :, None], float("-inf"))
+    own = own.view(B, h, G*q, m).transpose(0, 1).reshape(h, B*G*q, m)
+    w = torch.cat([all_rows @ K.transpose(1, 2), own], -1)                      # (heads with keys, batch·G·q, n+m)
+    w = w.softmax(-1, dtype=torch.promote_types(w.dtype, torch.float32)).to(w.dtype)
+    res = (w[..., :n] @ V).view(h, B, G*q, -1).transpose(0, 1) + w[..., n:].reshape(h, B, G*q, m).transpose(0, 1) @ value
+    return res.reshape(B, H, q, -1).transpose(1, 2)                             # (batch, q, heads, d)
+
+# %% ../nbs/12_decode.ipynb #589b3f07
 def _beside(module, query, key, value, attention_mask, dropout=0., scaling=None, **kwargs):
     "Attention to a beginning that is held once for all rows, and to each row's own tokens"
-    if getattr(key, "beginning", None) is None: return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    (K, V), (B, H, q, d) = key.beginning, query.shape; h, n, m = K.shape[1], K.shape[2], key.shape[2]; G = H//h   # heads, those with keys, queries to each
+    fused = lambda k, v, mask: sdpa_attention_forward(module, query, k, v, mask, dropout=dropout, scaling=scaling, **kwargs)
+    if getattr(key, "beginning", None) is None: return fused(key, value, attention_mask)
+    (K, V), (B, _, q, d) = key.beginning, query.shape
     mask = _mask(query, key, attention_mask)
     if q > 2*AHEAD:
-        K, V = (torch.cat([a.expand(B, -1, -1, -1), b], 2) for a,b in ((K, key), (V, value)))
-        return sdpa_attention_forward(module, query, K, V, torch.nn.functional.pad(mask.expand(B, -1, -1, -1), (n, 0), value=True), dropout=dropout, scaling=scaling, **kwargs)
-    x = (query*(d**-.5 if scaling is None else scaling)).reshape(B, h, G*q, d); all_rows = x.transpose(0, 1).reshape(h, B*G*q, d)
-    own = (x @ key.transpose(2, 3)).view(B, h, G, q, m).masked_fill(~mask[:, :, None], float("-inf")).view(B, h, G*q, m)
-    w = torch.cat([all_rows @ K[0].transpose(1, 2), own.transpose(0, 1).reshape(h, B*G*q, m)], -1)            # (heads with keys, batch·G·q, n+m)
-    w = w.softmax(-1, dtype=torch.promote_types(w.dtype, torch.float32)).to(w.dtype)
-    res = (w[..., :n] @ V[0]).view(h, B, G*q, -1).transpose(0, 1) + w[..., n:].reshape(h, B, G*q, m).transpose(0, 1) @ value
-    return res.reshape(B, H, q, -1).transpose(1, 2), None                                                   # (batch, q, heads, d)
+        k, v = (torch.cat([a.expand(B, -1, -1, -1), b], 2) for a,b in ((K, key), (V, value)))
+        return fused(k, v, torch.nn.functional.pad(mask.expand(B, -1, -1, -1), (K.shape[2], 0), value=True))
+    return _parted(query*(d**-.5 if scaling is None else scaling), key, value, mask, K[0], V[0]), None
 
 # %% ../nbs/12_decode.ipynb #49255c40
 AHEAD = 8   # tokens of a draft that are tried again at a time
@@ -139,21 +150,25 @@ def _attending(model, once):
     try: yield
     finally: c._attn_implementation = was
 
-# %% ../nbs/12_decode.ipynb #752bbd9b
+# %% ../nbs/12_decode.ipynb #cc3163aa
 WORTH = 500   # tokens, rows × beginning, from which it pays; below, one fused product over a repeated beginning is faster
 _can = weakref.WeakKeyDictionary()
 
 def _shares(model):
     "Does `model` give the same with its beginning held once? Tried once a model"
     base = _bare(model)
-    if base not in _can: _can[base] = base.config._attn_implementation=="sdpa" and all(type(l) is DynamicLayer for l in DynamicCache(config=base.config).layers) and _tried(base)
+    if base not in _can:
+        plain = all(type(l) is DynamicLayer for l in DynamicCache(config=base.config).layers)
+        _can[base] = base.config._attn_implementation=="sdpa" and plain and _tried(base)
     return _can[base]
 
 def _tried(base):
     ids = torch.arange(24, device=base.device).view(2, 12) % base.config.get_text_config().vocab_size; ids[1, :8] = ids[0, :8]
-    pos = torch.arange(8, 12, device=base.device).expand(2, 4); step = dict(input_ids=ids[:, 8:], position_ids=pos, attention_mask=torch.ones_like(pos))
+    pos = torch.arange(8, 12, device=base.device).expand(2, 4)
+    step = dict(input_ids=ids[:, 8:], position_ids=pos, attention_mask=torch.ones_like(pos))
+    after = lambda cache: base(**step, **_held(base, cache)).logits.double()
     prefix = _prefill(base, ids[0].tolist(), 8)
-    with _attending(base, True): beside, alone = (base(**step, **_held(base, _begin(base, prefix, 8, 2, True) if p else _cache(base))).logits.double() for p in (True, False))
+    with _attending(base, True): beside, alone = after(_begin(base, prefix, 8, 2, True)), after(_cache(base))
     want = base(input_ids=ids).logits[:, 8:].double()
     return bool((beside-want).abs().max() < .1*(alone-want).abs().max())
 
@@ -192,38 +207,52 @@ def _next(new, drafts, last, mask):
         ids = torch.cat([new[:, None], torch.tensor([d+[0]*(D-len(d)) for d in drafts], device=mask.device)], -1)
     return dict(input_ids=ids, position_ids=last+here.cumsum(-1)), torch.cat([mask, here], -1)
 
-# %% ../nbs/12_decode.ipynb #53acbc91
+# %% ../nbs/12_decode.ipynb #f67c40d2
+def _take(logits, drafts, last, mask, stop_ids):
+    "How many tokens of each draft are taken, the token behind them and the last one's place; `mask` comes to hide the others"
+    D, best = max(map(len, drafts)), logits.argmax(-1)
+    took = [_agreed(d, b, stop_ids) for d,b in zip(drafts, best.tolist())]
+    k = torch.tensor(took, device=mask.device)[:, None]
+    mask[:, -D:] = torch.arange(D, device=mask.device) < k
+    return took, best.gather(1, k).squeeze(1), last+k
+
+def _write(out, rows, new, live, max_new, stop_ids, stop):
+    "Append to each row that is `live` its new token; rows that end with it are not live any more"
+    for j,(r,t) in enumerate(zip(rows, new)):
+        if not live[j]: continue
+        if t in stop_ids: live[j] = False; continue
+        out[r].append(t)
+        if len(out[r])==max_new or stop and stop(out[r]): live[j] = False
+
+# %% ../nbs/12_decode.ipynb #92f80c40
 def _batch(model, prompts, prefix, n_prefix, once, max_new, stop_ids, stop, temperature, seeds, drafts):
     "Generate for prompts that fit one batch"
-    dev, B, now = model.device, len(prompts), drafts; ids, mask, pos = _lay_out(prompts, now, n_prefix, dev)
-    at = mask.shape[1]-max(map(len, now)); last = pos[:, at-1:at]
-    cache = _begin(model, prefix, n_prefix, B, once); held = _held(model, cache); mask = mask[:, n_prefix*once:]
+    dev, B, now = model.device, len(prompts), drafts
+    ids, mask, pos = _lay_out(prompts, now, n_prefix, dev)
+    at = mask.shape[1]-max(map(len, now)); last, mask = pos[:, at-1:at], mask[:, n_prefix*once:]
+    cache = _begin(model, prefix, n_prefix, B, once); held = _held(model, cache)
     u = uniforms(seeds, max_new) if temperature else None
-    out, rows, places = [[] for _ in prompts], torch.arange(B), [_places(d) for d in drafts]; live = torch.ones(B, dtype=torch.bool)
+    out, places = [[] for _ in prompts], [_places(d) for d in drafts]
+    rows, live = torch.arange(B), torch.ones(B, dtype=torch.bool)
     step = dict(input_ids=ids, position_ids=pos[:, n_prefix:])
     for t in range(max_new):
         D = max(map(len, now))
-        logits = model(**step, attention_mask=mask, logits_to_keep=D+1, **held).logits                                          # (batch, D+1, vocab)
+        logits = model(**step, attention_mask=mask, logits_to_keep=D+1, **held).logits      # (batch, D+1, vocab)
         if D:                                                               # what of the draft would have been written anyway?
-            best = logits.argmax(-1); took = [_agreed(d, b, stop_ids) for d,b in zip(now, best.tolist())]
+            took, new, last = _take(logits, now, last, mask, stop_ids)
             for r,d,k in zip(rows.tolist(), now, took): out[r] += d[:k]
-            k = torch.tensor(took, device=dev)[:, None]; mask[:, -D:] = torch.arange(D, device=dev) < k; last, new = last+k, best.gather(1, k).squeeze(1)
         else: new = choose(logits[:, -1], temperature, u[rows, t] if temperature else None)
-        got = new.tolist()
-        for j,r in enumerate(rows.tolist()):
-            if not live[j]: continue
-            if got[j] in stop_ids: live[j] = False; continue
-            out[r].append(got[j])
-            if len(out[r])==max_new or stop and stop(out[r]): live[j] = False
+        _write(out, rows.tolist(), new.tolist(), live, max_new, stop_ids, stop)
         if not live.any(): break
         if (~live).sum()*4 >= len(rows):
             k = live.nonzero().squeeze(1); kd = k.to(dev); _drop(cache, kd)
             new, last, mask, rows, live = new[kd], last[kd], mask[kd], rows[k], live[k]
-        now = [_rejoin(drafts[r], places[r], out[r], min(AHEAD, max_new-1-len(out[r]))) if on else [] for r,on in zip(rows.tolist(), live.tolist())]
+        now = [_rejoin(drafts[r], places[r], out[r], min(AHEAD, max_new-1-len(out[r]))) if on else []
+               for r,on in zip(rows.tolist(), live.tolist())]
         step, mask = _next(new, now, last, mask); last = last+1
     return out
 
-# %% ../nbs/12_decode.ipynb #5d595225
+# %% ../nbs/12_decode.ipynb #e2bae7b6
 @contextmanager
 def using(
     model, # a model, with PEFT adapters or without
@@ -233,26 +262,49 @@ def using(
     if not isinstance(model, PeftModel):
         if adapter: raise DataError(f"no adapter is called {adapter!r}: the model has none")
         yield model; return
-    if adapter and adapter not in model.peft_config: raise DataError(f"no adapter is called {adapter!r}; there are {', '.join(model.peft_config)}")
+    if adapter and adapter not in model.peft_config:
+        raise DataError(f"no adapter is called {adapter!r}; there are {', '.join(model.peft_config)}")
     if adapter: model.set_adapter(adapter)
     with (nullcontext() if adapter else model.disable_adapter()): yield model
 
-# %% ../nbs/12_decode.ipynb #90f2e48d
+# %% ../nbs/12_decode.ipynb #5d2c74fe
+def _free(device):
+    "Bytes of memory that are free, or held by PyTorch and not in use"
+    if device.type!="cuda": return psutil.virtual_memory().available
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
 def _rows(model, tokens):
     "How many rows of so many tokens half of the free memory holds: keys and values twice, as they grow, and what one layer works on"
-    c, gpu = model.config.get_text_config(), model.device.type=="cuda"
-    heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads; dim = getattr(c, "head_dim", None) or c.hidden_size//c.num_attention_heads
+    c = model.config.get_text_config()
+    heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+    dim = getattr(c, "head_dim", None) or c.hidden_size//c.num_attention_heads
     row = tokens*model.dtype.itemsize*(4*c.num_hidden_layers*heads*dim + 12*c.hidden_size)   # bytes
-    free = torch.cuda.mem_get_info(model.device)[0]+torch.cuda.memory_reserved(model.device)-torch.cuda.memory_allocated(model.device) if gpu else psutil.virtual_memory().available
-    return max(1, min(256 if gpu else 64, free//(2*row)))
+    return max(1, min(256 if model.device.type=="cuda" else 64, _free(model.device)//(2*row)))
 
-# %% ../nbs/12_decode.ipynb #5464e77f
+# %% ../nbs/12_decode.ipynb #38da0112
 def _slides(model, tokens):
-    "Are there layers that see a window only, and does it slide within so many tokens? Their cache can't have holes, as padding or a refused draft make them"
+    "Are there layers that see a window only, and does it slide within so many tokens?"
     c = model.config.get_text_config(); w = getattr(c, "sliding_window", None)
     return bool(w) and getattr(c, "use_sliding_window", True) is not False and tokens > w
 
-# %% ../nbs/12_decode.ipynb #6d7aed8c
+def _in_batches(model, todo, slides, kept, size, max_new, *settings):
+    "Go on with (place, prompt, seed, draft) rows through the adapter that is on; yields the places and the new tokens of each batch"
+    todo = sorted(todo, key=lambda row: -len(row[1])); prompts = [p for _,p,_,_ in todo]
+    # where a window slides, the cache can't have holes, as padding or a refused draft make them
+    n, prefix = (0, _prefill(model, [], 0)) if slides else _prefix(model, prompts, kept)
+    size = size or _rows(model, len(prompts[0])+max_new)
+    once = n*min(size, len(todo)) >= WORTH and _shares(model)
+    while todo:
+        at, ps, seeds, drafts = zip(*todo[:size])
+        try:
+            with _attending(model, once): res = _batch(model, ps, prefix, n, once, max_new, *settings, seeds, drafts)
+        except torch.OutOfMemoryError:
+            if size==1: raise
+            size = max(1, len(at)//2); torch.cuda.empty_cache(); continue
+        yield at, res
+        todo = todo[size:]
+
+# %% ../nbs/12_decode.ipynb #c1f935bd
 @torch.inference_mode()
 def generate(
     model, # a causal LM of transformers, with PEFT adapters or without
@@ -271,21 +323,13 @@ def generate(
     "Continue each prompt; the result of a row does not depend on the others"
     if any(len(p)==0 for p in prompts): raise DataError("a prompt has no tokens: give it at least a beginning-of-text token")
     out, seeds, adapters, stop_ids = [None]*len(prompts), seeds or range(len(prompts)), adapters or [None]*len(prompts), set(stop_ids)
-    holes = bool(prompts) and _slides(model, max(map(len, prompts))+max_new_tokens)
-    if drafts is None or temperature or stop or holes: drafts = [[]]*len(prompts)
+    slides = bool(prompts) and _slides(model, max(map(len, prompts))+max_new_tokens)
+    if drafts is None or temperature or stop or slides: drafts = [[]]*len(prompts)
     for name in dict.fromkeys(adapters):
-        todo = sorted((i for i,a in enumerate(adapters) if a==name), key=lambda i: -len(prompts[i]))
+        todo = [(i, prompts[i], seeds[i], list(drafts[i])[:max_new_tokens-1]) for i,a in enumerate(adapters) if a==name]
         with using(model, name):
-            n, prefix = (0, _prefill(model, [], 0)) if holes else _prefix(model, [prompts[i] for i in todo], None if prefixes is None else prefixes.setdefault(name, []))
-            size = batch_size or _rows(model, len(prompts[todo[0]])+max_new_tokens); once = n*min(size, len(todo)) >= WORTH and _shares(model)
-            while todo:
-                now = todo[:size]
-                try:
-                    with _attending(model, once): res = _batch(model, [prompts[i] for i in now], prefix, n, once, max_new_tokens, stop_ids, stop, temperature, [seeds[i] for i in now], [list(drafts[i])[:max_new_tokens-1] for i in now])
-                except torch.OutOfMemoryError:
-                    if size==1: raise
-                    size = max(1, len(now)//2); torch.cuda.empty_cache(); continue
-                for i,r in zip(now, res): out[i] = r
-                todo = todo[size:]
-                if progress: progress(len(now))
+            kept = None if slides or prefixes is None else prefixes.setdefault(name, [])
+            for at,res in _in_batches(model, todo, slides, kept, batch_size, max_new_tokens, stop_ids, stop, temperature):
+                for i,r in zip(at, res): out[i] = r
+                if progress: progress(len(at))
     return out

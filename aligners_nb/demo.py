@@ -243,7 +243,7 @@ def _act(self:Demo, rows):
     s = self.squad(); policies = self.align(s, rows)
     return dict(policies=policies, controls=self.control(s, rows, policies["no_regret"]["tokens"]))
 
-# %% ../nbs/43_demo.ipynb #a7f5583e
+# %% ../nbs/43_demo.ipynb #77160fa3
 def table(
     rep:dict, # what `run` returned
 )->str: # a row a guest, and one for all
@@ -252,7 +252,7 @@ def table(
     def cells(d): return [f"{d[k]['all']:.3f}" for k in ("before", "greedy")] + [cell(x) for x in (d["policies"] | d["controls"]).values()]
     t = [["LLM", "before", "greedy", *rep["policies"], *rep["controls"]]]
     t += [[g, *cells(d)] for g,d in rep["guests"].items()] + [["all three", *cells(rep)]]
-    wide = [max(map(len, col)) for col in zip(*t)]; u, teacher = rep["untrained"], rep["teacher"]
-    return "\n".join([f"meets every criterion (harm), n={rep['n']}", *("  ".join(v.ljust(k) for v,k in zip(r, wide)).rstrip() for r in t),
-        f"\nthe LLM that wrote the data, asked for its own corrections: {teacher['before']['all']:.3f} → {cell(teacher)}, n={teacher['n']}",
-        f"the aligners before their training: {u['before']['all']:.3f} → {cell(u)}, n={u['n']}"])
+    wide = [max(map(len, col)) for col in zip(*t)]; lines = ["  ".join(v.ljust(k) for v,k in zip(r, wide)).rstrip() for r in t]
+    def beside(what, k): x = rep[k]; return f"{what}: {x['before']['all']:.3f} → {cell(x)}, n={x['n']}"
+    more = [beside("the LLM that wrote the data, correcting", "teacher"), beside("the aligners before their training", "untrained")]
+    return "\n".join([f"meets every criterion (harm), n={rep['n']}", *lines, "", *more])

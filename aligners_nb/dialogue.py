@@ -24,7 +24,7 @@ class Dialogue:
         self.tok, self.chat = tok, bool(tok.chat_template)
     def __repr__(self): return f"Dialogue({type(self.tok).__name__}, {'chat template' if self.chat else 'plain template'})"
 
-# %% ../nbs/11_dialogue.ipynb #2018de43
+# %% ../nbs/11_dialogue.ipynb #19844568
 @patch
 def text_ids(self:Dialogue,
     text:str, # anything a user typed
@@ -42,13 +42,18 @@ def ids(self:Dialogue,
     res = [i for m in messages for i in [*self.text_ids(f"{m['role'].capitalize()}: {m['content']}"), self.tok.eos_token_id]]
     return res + (self.text_ids("Assistant:") if reply else [])
 
+# %% ../nbs/11_dialogue.ipynb #4f92ed93
 @patch
 def _chat_ids(self:Dialogue, messages, reply):
-    try: res = self.tok.apply_chat_template(messages, add_generation_prompt=reply, tokenize=True, return_dict=True, sanitize_control_tokens=True)
+    options = dict(add_generation_prompt=reply, tokenize=True, return_dict=True, sanitize_control_tokens=True)
+    try: res = self.tok.apply_chat_template(messages, **options)
     except TemplateError as e:
         first, *rest = messages
-        if first["role"]=="system" and rest and rest[0]["role"]=="user": return self._chat_ids([user(f"{first['content']}\n\n{rest[0]['content']}"), *rest[1:]], reply)   # Gemma's, for one, knows no system
-        raise DataError(f"the model's chat template refuses a conversation of {', '.join(m['role'] for m in messages)}: {e}") from None
+        if first["role"]=="system" and rest and rest[0]["role"]=="user":   # Gemma's, for one, knows no system
+            merged = user(f"{first['content']}\n\n{rest[0]['content']}")
+            return self._chat_ids([merged, *rest[1:]], reply)
+        roles = ", ".join(m["role"] for m in messages)
+        raise DataError(f"the model's chat template refuses a conversation of {roles}: {e}") from None
     return list(res["input_ids"])
 
 # %% ../nbs/11_dialogue.ipynb #b3fd41cc

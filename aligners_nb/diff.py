@@ -35,7 +35,7 @@ class Diff:
     def __str__(self): return "".join(dict(equal=t, delete=f"[-{t}-]", insert=f"{{+{t}+}}")[o] for o,t in self.ops)
     __repr__ = __str__
 
-# %% ../nbs/02_diff.ipynb #f95a0ca3
+# %% ../nbs/02_diff.ipynb #c05dc0a2
 def _runs(opcodes, a, b):
     "(kept, removed, added) pieces in turn; space between two changes joins them"
     runs = [["", "", ""]]
@@ -55,7 +55,8 @@ def word_diff(
 )->Diff: # shows itself in colour
     "What to remove from `a` and add to get `b`"
     wa, wb = words(a), words(b)
-    return Diff(tuple((o, t) for run in _runs(Indel.opcodes(wa, wb), wa, wb) for o,t in zip(("equal", "delete", "insert"), run) if t))
+    runs = _runs(Indel.opcodes(wa, wb), wa, wb)
+    return Diff(tuple((o, t) for run in runs for o,t in zip(("equal", "delete", "insert"), run) if t))
 
 # %% ../nbs/02_diff.ipynb #df983774
 @patch

@@ -20,15 +20,22 @@ def _find(pattern, r, *keys):
     "What `pattern` matches first in these texts of row `r`, or None"
     return next((m[0].strip() for k in keys if (m := pattern.search(text_of(r[k])))), None)
 
-# %% ../nbs/05_filters.ipynb #09c53c56
-_LABEL = re.compile(r"(?:^|\n|[.!?])\s*(?:Question|Response|Critique|Correct(?:ion|or)|Principles?|New topics?|User|Assistant) ?:|^\s*(?:Type|Hints?|Input|Instructions?) ?:|<\|\w+\|>|\[/?INST\]")
+# %% ../nbs/05_filters.ipynb #bfd2a691
+_LABEL = re.compile(
+    r"(?:^|\n|[.!?])\s*(?:Question|Response|Critique|Correct(?:ion|or)|Principles?|New topics?|User|Assistant) ?:"
+    r"|^\s*(?:Type|Hints?|Input|Instructions?) ?:"
+    r"|<\|\w+\|>|\[/?INST\]")
 
 def leaked_prompt(r):
     "A label of the prompt, or a chat model's control token, stands in a text"
     return _find(_LABEL, r, "question", "response", "correction")
 
-# %% ../nbs/05_filters.ipynb #e9f5dda9
-_NOTHING = re.compile(r"^\W*(?:nothing (?:is|was|needs|to)\b.{0,12}(?:wrong|chang|correct|fix)|no (?:correction|change)s?(?:\s+(?:is|are|was|were))?(?:\s+(?:needed|necessary|required))?\W*$|the (?:response|answer) (?:is|was) (?:fine|correct|good|already)|same as (?:above|before|the (?:response|answer))\W*$)", re.I)
+# %% ../nbs/05_filters.ipynb #68889ce5
+_NOTHING = re.compile(
+    r"^\W*(?:nothing (?:is|was|needs|to)\b.{0,12}(?:wrong|chang|correct|fix)"
+    r"|no (?:correction|change)s?(?:\s+(?:is|are|was|were))?(?:\s+(?:needed|necessary|required))?\W*$"
+    r"|the (?:response|answer) (?:is|was) (?:fine|correct|good|already)"
+    r"|same as (?:above|before|the (?:response|answer))\W*$)", re.I)
 
 def nothing_in_correction(r):
     "The correction says that there is nothing to correct"
@@ -48,9 +55,10 @@ def none_answer(r):
     "An answer of which nothing is left, or only `none`"
     return next((r[k] or "empty" for k in ("response", "correction") if _NONE.match(r[k])), None)
 
-# %% ../nbs/05_filters.ipynb #af46ff76
+# %% ../nbs/05_filters.ipynb #7f17f10e
 _OTHER_SCRIPT = re.compile(r"[^\W\d_\u0000-\u024f\u1e00-\u1eff]")   # letters that are not Latin ones
-_ENGLISH = frozenset("a about an and are at be but by can do does for from has have he how i if in is it its not of on or she that the their there they this to was were what when where which who why will with you your".split())
+_ENGLISH = frozenset("""a about an and are at be but by can do does for from has have he how i if in is it its not of on or
+    she that the their there they this to was were what when where which who why will with you your""".split())
 _FOREIGN = {lang: frozenset(ws.split()) for lang,ws in dict(
     German="aber auch auf bitte das dem den der des ein eine für ich ist kann mit nach nicht oder sich sie sind und von wie wird zu zum",
     French="avec ce ces dans des du elle est et il ils la le les mais ou où pas pour que qui sont sur un une vous",
@@ -59,46 +67,65 @@ _FOREIGN = {lang: frozenset(ws.split()) for lang,ws in dict(
     Portuguese="as com da do dos é em mais mas na não os para por que são se um uma você",
     Dutch="dat de een en er het hij ik is je maar met niet op te uit van voor wordt zijn").items()}
 
+# %% ../nbs/05_filters.ipynb #06dac9c7
+def _words(t): return re.findall(r"[^\W\d_]+", t.lower())
+
+def _foreign(t):
+    "What shows that `t` is written in another script or language, or None"
+    if 3*len(other := _OTHER_SCRIPT.findall(t)) > sum(map(str.isalpha, t)): return "".join(other[:20])
+    words = set(_words(t))
+    lang, hits = max(((lang, words & ws) for lang,ws in _FOREIGN.items()), key=lambda x: len(x[1]))
+    if len(hits) > max(2, 2*len(words & _ENGLISH)): return f"{lang}: {', '.join(sorted(hits))}"
+
 def not_english(r):
     "A third of the letters of another script, the everyday words of another language, or a long text without those of English"
-    for t in (text_of(r[k]) for k in ("question", "response", "correction")):
-        if 3*len(other := _OTHER_SCRIPT.findall(t)) > sum(map(str.isalpha, t)): return "".join(other[:20])
-        words = set(re.findall(r"[^\W\d_]+", t.lower())); best = max(_FOREIGN, key=lambda l: len(words & _FOREIGN[l])); hits = words & _FOREIGN[best]
-        if len(hits) > max(2, 2*len(words & _ENGLISH)): return f"{best}: {', '.join(sorted(hits))}"
-    words = re.findall(r"[^\W\d_]+", f"{text_of(r['question'])} {r['correction']}".lower())
+    for k in ("question", "response", "correction"):
+        if found := _foreign(text_of(r[k])): return found
+    words = _words(f"{text_of(r['question'])} {r['correction']}")
     if len(words) >= 15 and not _ENGLISH & set(words): return "no everyday English word: " + " ".join(words[:5])
 
-# %% ../nbs/05_filters.ipynb #d29e00fc
+# %% ../nbs/05_filters.ipynb #bff73950
 _LANGUAGE = r"(?:python|java(?:script)?|rust|sql|html|css|bash|perl|c\+\+|c#)"
 _CODE = re.compile("|".join([
     rf"\b{_LANGUAGE}\s+(?:code|program|script|function|class|query|queries|list|loop|error|library)s?\b",
-    r"\b(?:write|debug|fix|compile|run|implement)\b[^.?!]{0,12}\b(?:code|programs?|script|function|algorithm|regex|macro)\b(?! (?:at|for|of|about)\b)",
+    r"\b(?:write|debug|fix|compile|run|implement)\b[^.?!]{0,12}"
+    r"\b(?:code|programs?|script|function|algorithm|regex|macro)\b(?! (?:at|for|of|about)\b)",
     rf"\b(?:using|written in|code in|program in)\s+{_LANGUAGE}",
-    r"\b(?:source|pseudo)[ -]?code\b|\b(?:computer|object-oriented|functional) programming\b|\bprogramming languages?\b|\balgorithms?\b|\b(?:javascript|html|sql|regex)\b",
+    r"\b(?:source|pseudo)[ -]?code\b|\b(?:computer|object-oriented|functional) programming\b|\bprogramming languages?\b",
+    r"\balgorithms?\b|\b(?:javascript|html|sql|regex)\b",
     r"\bequations?\b|\bcomput(?:e|es|ing)\s+(?:the|a|an)\b|\bsolve\s+for\s+[a-z]\b|\b(?:derivative|integral|square root|logarithm)\s+of\b",
-    r"\b(?:chemical|quadratic|mathematical|spreadsheet)\s+formula|\bformulas?\s+(?:for|of)\s+(?:the |a )?(?:area|volume|perimeter|circumference|speed|density|mean|variance|slope|interest|water|salt)\b"]), re.I)
+    r"\b(?:chemical|quadratic|mathematical|spreadsheet)\s+formula",
+    r"\bformulas?\s+(?:for|of)\s+(?:the |a )?"
+    r"(?:area|volume|perimeter|circumference|speed|density|mean|variance|slope|interest|water|salt)\b"]), re.I)
 
 def code_or_formula(r):
     "The question is about code or a formula"
     return _find(_CODE, r, "question")
 
-# %% ../nbs/05_filters.ipynb #63d81f65
-_REFUSAL = re.compile(r"\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)|\bi(?:['’]m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)|\b(?:i can(?:['’]t|not)|i(?:['’]m| am) (?:not able|unable) to|i won['’]t) "
-    r"(?:help|assist|answer|comply|fulfil)(?:l? (?:you )?(?:with )?(?:that|this)(?: request| question)?)?\s*[.!]|\bsorry, but i (?:can(?:['’]t|not)|am unable|do(?:n['’]t| not) have)", re.I)
+# %% ../nbs/05_filters.ipynb #197750c2
+_REFUSAL = re.compile(
+    r"\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)"
+    r"|\bi(?:['’]m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)"
+    r"|\b(?:i can(?:['’]t|not)|i(?:['’]m| am) (?:not able|unable) to|i won['’]t) "
+    r"(?:help|assist|answer|comply|fulfil)(?:l? (?:you )?(?:with )?(?:that|this)(?: request| question)?)?\s*[.!]"
+    r"|\bsorry, but i (?:can(?:['’]t|not)|am unable|do(?:n['’]t| not) have)", re.I)
 
 def refusal(r):
     "The correction is a stock refusal"
     return _find(_REFUSAL, r, "correction")
 
-# %% ../nbs/05_filters.ipynb #80e3d20b
-_ENDS = re.compile(r"(?:[.!?…]|\d|[%€$£°]|\d\s?(?:°[cf]|[kcm]?m|[km]?g|m?l|k?wh?|min|[ap]\.?m\.?|h|s|mph|km/h)|(?:https?://|www\.)\S+)$", re.I)
+# %% ../nbs/05_filters.ipynb #7412ec35
+_ENDS = re.compile(
+    r"(?:[.!?…]|\d|[%€$£°]|\d\s?(?:°[cf]|[kcm]?m|[km]?g|m?l|k?wh?|min|[ap]\.?m\.?|h|s|mph|km/h)"
+    r"|(?:https?://|www\.)\S+)$", re.I)
 _WRAPPING = re.compile(r"[\s\"'”’»)\]*_\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]+$")   # quotes, brackets and emoji after the end
 
 def truncated(r):
     "The correction breaks off"
     t = _WRAPPING.sub("", r["correction"]); words, last = t.split(), t.splitlines()[-1:]
-    if not words or re.match(r"\s*(?:[-*•]|\d+[.)])\s", last[0]) or _ENDS.search(t) or (len(words) <= 3 and t[-1].isalpha() and words[-1].lower() not in LITTLE): return None
-    return "…" + t[-20:]
+    if not words or re.match(r"\s*(?:[-*•]|\d+[.)])\s", last[0]) or _ENDS.search(t): return None
+    name = len(words) <= 3 and t[-1].isalpha() and words[-1].lower() not in LITTLE
+    return None if name else "…" + t[-20:]
 
 # %% ../nbs/05_filters.ipynb #970fcaf2
 _REPEATED = .3   # of the three-word runs in a text
@@ -137,5 +164,6 @@ def too_long(r):
     n, m = (len(r[k].split()) for k in ("response", "correction"))
     if max(n, m) > _MOST or m > 4*n+60: return f"{n} → {m} words"
 
-# %% ../nbs/05_filters.ipynb #21ebf30c
-FILTERS = (leaked_prompt, nothing_in_correction, markup, none_answer, not_english, code_or_formula, refusal, truncated, repetition, ignores_question, unchanged_though_wrong, changed_though_right, too_short, too_long)
+# %% ../nbs/05_filters.ipynb #026a3f84
+FILTERS = (leaked_prompt, nothing_in_correction, markup, none_answer, not_english, code_or_formula, refusal, truncated,
+           repetition, ignores_question, unchanged_though_wrong, changed_though_right, too_short, too_long)

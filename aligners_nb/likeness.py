@@ -15,9 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from .criterion import DataError
 
-# %% ../nbs/04_likeness.ipynb #c51e0e38
-LITTLE = frozenset("""a an the is are was were be been am do does did has have had will would can could shall should i you he she it we they me him her us them my your his its our their
-    this that these those there and or please of to in at on for with by as""".split())   # words that carry little of a sentence's meaning
+# %% ../nbs/04_likeness.ipynb #10b97565
+LITTLE = frozenset("""a an the is are was were be been am do does did has have had will would can could shall should
+    i you he she it we they me him her us them my your his its our their this that these those there
+    and or please of to in at on for with by as""".split())   # words that carry little of a sentence's meaning
 
 def text_of(
     question, # a string, or a list of chat messages
@@ -85,7 +86,7 @@ def _bands(sig, marked, threshold):
     odd = np.random.default_rng(_SEED).integers(1, 2**63, r, dtype=np.uint64) | np.uint64(1)
     for b in range(0, n, r): yield (sig[:, b:b+r].astype(np.uint64)*odd).sum(1) ^ marked
 
-# %% ../nbs/04_likeness.ipynb #ff336f7d
+# %% ../nbs/04_likeness.ipynb #5d9c757c
 def _link(n, bands, like, most=20):
     "For each of `n` items the first of its group; `like(i, heads)` says which of `heads` is like `i`, or None"
     root = list(range(n))
@@ -93,7 +94,9 @@ def _link(n, bands, like, most=20):
         while root[i]!=i: root[i] = i = root[root[i]]
         return i
     for keys in bands:
-        order = np.argsort(keys, kind="stable"); cuts = np.flatnonzero(np.diff(keys[order]))+1; starts, ends = np.r_[0, cuts], np.r_[cuts, n]
+        order = np.argsort(keys, kind="stable")
+        cuts = np.flatnonzero(np.diff(keys[order]))+1
+        starts, ends = np.r_[0, cuts], np.r_[cuts, n]
         for s,e in zip(starts[ends-starts > 1], ends[ends-starts > 1]):
             heads = []
             for i in map(int, order[s:e]):
@@ -103,16 +106,18 @@ def _link(n, bands, like, most=20):
                 elif len(heads) < most: heads.append(i)
     return [find(i) for i in range(n)]
 
-# %% ../nbs/04_likeness.ipynb #b991877b
+# %% ../nbs/04_likeness.ipynb #afcab858
 def as_encoder(
     encoder, # the name or folder of a sentence-transformers model, or anything with `encode(texts)`
 ):
     "Something with `encode`"
     if not isinstance(encoder, (str, Path)):
         if hasattr(encoder, "encode"): return encoder
-        raise DataError(f"encoder must be the name of a sentence-transformers model, such as 'all-MiniLM-L6-v2', or have encode(texts); got {encoder!r:.60}")
+        raise DataError("encoder must be the name of a sentence-transformers model, such as 'all-MiniLM-L6-v2', "
+                        f"or have encode(texts); got {encoder!r:.60}")
     try: from sentence_transformers import SentenceTransformer
-    except ImportError: raise DataError("similarity by meaning needs sentence-transformers: pip install aligners-nb[sentence-transformers]") from None
+    except ImportError:
+        raise DataError("similarity by meaning needs sentence-transformers: pip install aligners-nb[sentence-transformers]") from None
     return SentenceTransformer(str(encoder))
 
 def vectors(
@@ -125,21 +130,40 @@ def vectors(
     x = np.concatenate([np.asarray(encoder.encode(texts[i:i+1000]), np.float32) for i in range(0, len(texts), 1000)])
     return x / np.maximum(1e-9, np.linalg.norm(x, axis=1, keepdims=True))
 
-# %% ../nbs/04_likeness.ipynb #f93fcdc0
+# %% ../nbs/04_likeness.ipynb #85eaf489
 def _planes(x, marked, bits=10, bands=32):
     "For each band a key per vector: the sides of 10 random planes on which it lies"
     rng = np.random.default_rng(_SEED)
-    for _ in range(bands): yield ((x @ rng.standard_normal((x.shape[1], bits), np.float32) > 0) @ (1 << np.arange(bits))).astype(np.uint64) ^ (marked << np.uint64(bits))
+    for _ in range(bands):
+        above = x @ rng.standard_normal((x.shape[1], bits), np.float32) > 0   # (vectors, bits)
+        yield (above @ (1 << np.arange(bits))).astype(np.uint64) ^ (marked << np.uint64(bits))
 
-# %% ../nbs/04_likeness.ipynb #c1edbb17
+# %% ../nbs/04_likeness.ipynb #5593dcdc
 def share(
     name:str, # of the argument
     v, # what was given for it
 ):
     "`DataError` if `v` is no share"
-    if isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 < v <= 1: raise DataError(f"{name} is a share above 0 and at most 1, such as .9; got {v!r:.40}")
+    if isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 < v <= 1:
+        raise DataError(f"{name} is a share above 0 and at most 1, such as .9; got {v!r:.40}")
 
-# %% ../nbs/04_likeness.ipynb #276c94cd
+# %% ../nbs/04_likeness.ipynb #5c44377a
+def _groups(qs, threshold, encoder, cosine):
+    "For each of the different questions `qs` the index of the first of its group"
+    sig = signatures(qs)
+    marked = np.array([zlib.crc32("|".join(marks(q)).encode()) for q in qs], np.uint64)   # part of each band's key
+    def by_words(i, heads):
+        near = (sig[heads]==sig[i]).mean(1) >= threshold-.15   # an estimate far below the threshold spares the exact comparison
+        same = (h for h,ok in zip(heads, near) if ok and marked[h]==marked[i] and likeness(qs[i], qs[h]) >= threshold)
+        return next(same, None)
+    group = _link(len(qs), _bands(sig, marked, threshold), by_words)
+    if encoder is None or not qs: return group
+    x = vectors(qs, encoder)
+    def by_meaning(i, heads): c = x[heads] @ x[i]; return heads[c.argmax()] if c.max() >= cosine else None
+    near = _link(len(qs), _planes(x, marked), by_meaning)
+    return _link(len(qs), [np.array(group), np.array(near)], lambda i, heads: heads[0])
+
+# %% ../nbs/04_likeness.ipynb #b8359327
 def alike(
     questions, # texts
     threshold:float=.9, # likeness from which two count as the same
@@ -147,15 +171,11 @@ def alike(
     cosine:float=.75, # between vectors, if names and numbers agree
 )->list: # for each, the index of the first of its group (itself, if it is the first)
     "Group questions that are alike"
-    share("threshold", threshold); qs = [text_of(q) for q in questions]; exact = {}
-    first = [exact.setdefault(re.sub(r"[\s.,;:!?…\"“”'‘’()\[\]]+", " ", q.lower()).strip(), i) for i,q in enumerate(qs)]
-    at = sorted(set(first)); own = [qs[i] for i in at]; sig, marked = signatures(own), np.array([zlib.crc32("|".join(marks(q)).encode()) for q in own], np.uint64)
-    def by_words(i, heads):   # names and numbers agree already, as they are part of a band's key; an estimate far below the threshold spares the exact comparison
-        near = (sig[heads]==sig[i]).mean(1) >= threshold-.15
-        return next((h for h,ok in zip(heads, near) if ok and marked[h]==marked[i] and likeness(own[i], own[h]) >= threshold), None)
-    group = _link(len(own), _bands(sig, marked, threshold), by_words)
-    if encoder is not None and own:
-        x = vectors(own, encoder)
-        def by_meaning(i, heads): c = x[heads] @ x[i]; return heads[c.argmax()] if c.max() >= cosine else None
-        near = _link(len(own), _planes(x, marked), by_meaning); group = _link(len(own), [np.array(group), np.array(near)], lambda i, heads: heads[0])
-    of = dict(zip(at, (at[g] for g in group))); return [of[i] for i in first]
+    share("threshold", threshold)
+    qs, exact = [text_of(q) for q in questions], {}
+    letters = (re.sub(r"[\s.,;:!?…\"“”'‘’()\[\]]+", " ", q.lower()).strip() for q in qs)   # without case and punctuation
+    first = [exact.setdefault(l, i) for i,l in enumerate(letters)]
+    at = sorted(set(first))
+    group = _groups([qs[i] for i in at], threshold, encoder, cosine)
+    of = {i: at[g] for i,g in zip(at, group)}
+    return [of[i] for i in first]

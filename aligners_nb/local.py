@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['KINDS', 'resolve', 'model_type', 'load', 'attach', 'detach', 'adapter_id', 'LocalLLM', 'as_llm']
 
-# %% ../nbs/13_local.ipynb #9c68d921
+# %% ../nbs/13_local.ipynb #c6f92d7f
 import re, time, torch, zlib
 from fastcore.basics import patch
 from pathlib import Path
@@ -16,16 +16,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from .criterion import DataError
 from .decode import generate, using
 from .dialogue import Dialogue
-from .llm import LLM, Endpoint, Refused
+from .llm import LLM, Cut, Endpoint, Refused
 
-# %% ../nbs/13_local.ipynb #b2a29d28
+# %% ../nbs/13_local.ipynb #cc53d17a
 def resolve(
     name, # "town", a folder, or a hub id
 )->str: # a folder or a hub id
     "Where a model lies; `town` is the one inside the package"
     return str(Path(__file__).parent/"town_weights"/"lm") if str(name)=="town" else str(name)
 
-def _absent(name, what, e): return DataError(f"can't load {str(name)!r} as {what}. Give 'town', a folder with config.json and *.safetensors, or a hub id such as 'Qwen/Qwen3-0.6B'. ({str(e).splitlines()[0]:.160})")
+def _absent(name, what, e):
+    return DataError(f"can't load {str(name)!r} as {what}. Give 'town', a folder with config.json and *.safetensors, "
+                     f"or a hub id such as 'Qwen/Qwen3-0.6B'. ({str(e).splitlines()[0]:.160})")
 
 def model_type(
     name, # "town", a folder, or a hub id
@@ -34,10 +36,23 @@ def model_type(
     try: return AutoConfig.from_pretrained(resolve(name)).model_type
     except (OSError, ValueError) as e: raise _absent(name, "a model", e) from None
 
-# %% ../nbs/13_local.ipynb #6cac108f
+# %% ../nbs/13_local.ipynb #6840b9bd
 _loaded = {}
 KINDS = dict(causal=AutoModelForCausalLM, classifier=AutoModelForSequenceClassification)
 
+def _check_loaded(name, model, device, dtype):
+    "A model that is loaded already stays where it is and as it is"
+    elsewhere = device and torch.device(device).type!=model.device.type
+    if elsewhere or (isinstance(dtype, torch.dtype) and dtype!=model.dtype):
+        raise DataError(f"{str(name)!r} is loaded already, as {str(model.dtype)[6:]} on {model.device}: "
+                        "ask for that, or load it so before anything else does")
+
+def _heads(model, missing):
+    "The parts of a classifier to be learned and saved: those that its weights lack, and those that are called so"
+    named = {n for n,_ in model.named_modules() if n.endswith(("classifier", "score"))}
+    return sorted({k.rsplit(".", 1)[0] for k in missing} | named)
+
+# %% ../nbs/13_local.ipynb #13bc22c9
 def load(
     name, # "town", a folder, or a hub id
     kind="causal", # "causal" writes text, "classifier" has two classes: 0 aligned, 1 misaligned
@@ -47,26 +62,29 @@ def load(
     "Load a model once; every later call gives the same one"
     path = resolve(name); key = path, kind
     if key in _loaded:
-        m = _loaded[key][0]
-        if (device and torch.device(device).type!=m.device.type) or (isinstance(dtype, torch.dtype) and dtype!=m.dtype): raise DataError(f"{str(name)!r} is loaded already, as {str(m.dtype)[6:]} on {m.device}: ask for that, or load it so before anything else does")
+        _check_loaded(name, _loaded[key][0], device, dtype)
         return _loaded[key]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.bfloat16 if device=="cuda" else torch.float32)
     kw = dict(num_labels=2) if kind=="classifier" else {}
-    try: tok = AutoTokenizer.from_pretrained(path); model, info = KINDS[kind].from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **kw)
+    try:
+        tok = AutoTokenizer.from_pretrained(path)
+        model, info = KINDS[kind].from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **kw)
     except (OSError, ValueError) as e: raise _absent(name, f"a {kind} model", e) from None
     if tok.pad_token_id is None: tok.pad_token = tok.eos_token or tok.unk_token
     model.config.pad_token_id = tok.pad_token_id
-    if kind=="classifier": model.heads = sorted({k.rsplit(".", 1)[0] for k in info["missing_keys"]} | {n for n,_ in model.named_modules() if n.endswith(("classifier", "score"))})   # to be learned and saved
+    if kind=="classifier": model.heads = _heads(model, info["missing_keys"])
     _loaded[key] = model.to(device).eval(), tok
     return _loaded[key]
 
-# %% ../nbs/13_local.ipynb #10351bc6
+# %% ../nbs/13_local.ipynb #ace2de6b
 def _weights(adapter):
     f = Path(adapter)/"adapter_model.safetensors"
-    if not f.is_file(): raise DataError(f"no adapter lies in {str(adapter)!r}: it must hold adapter_config.json and adapter_model.safetensors")
+    if not f.is_file():
+        raise DataError(f"no adapter lies in {str(adapter)!r}: it must hold adapter_config.json and adapter_model.safetensors")
     return f
 
+# %% ../nbs/13_local.ipynb #82ceed4e
 def attach(
     name, # of the base
     adapter, # a `LoraConfig` for a new adapter, or the folder of a saved one
@@ -76,7 +94,8 @@ def attach(
 )->PeftModel: # the one model that holds all adapters of this base
     "Put an adapter on a base that all adapters share"
     model, tok = load(name, kind); key = resolve(name), kind
-    if hasattr(model, "peft_config") and adapter_name in model.peft_config: raise DataError(f"an adapter called {adapter_name!r} is there already: choose another name")
+    if hasattr(model, "peft_config") and adapter_name in model.peft_config:
+        raise DataError(f"an adapter called {adapter_name!r} is there already: choose another name")
     if isinstance(adapter, LoraConfig):
         if hasattr(model, "peft_config"): model.add_adapter(adapter_name, adapter)
         else: model = get_peft_model(model, adapter, adapter_name)
@@ -85,6 +104,7 @@ def attach(
     _loaded[key] = model.eval(), tok
     return model
 
+# %% ../nbs/13_local.ipynb #2a9d866d
 def detach(
     name, # of the base
     adapter_name:str, # to be removed
@@ -102,7 +122,7 @@ def adapter_id(
     f = _weights(adapter).resolve()
     return re.sub(r"\W+", "_", f.parent.name) + f"_{zlib.crc32(f'{f} {f.stat().st_mtime_ns}'.encode()):08x}"
 
-# %% ../nbs/13_local.ipynb #90fe9e61
+# %% ../nbs/13_local.ipynb #c3b38f92
 class LocalLLM(LLM):
     "A Hugging Face causal LM in this process"
     drafted = True
@@ -112,7 +132,8 @@ class LocalLLM(LLM):
         batch_size:int|None=None, # answers at a time; None: as many as memory has room for
     ):
         super().__init__()
-        self.name, self.base, self.batch_size, self.adapter = Path(name).name if Path(name).is_dir() else str(name), name, batch_size, adapter and adapter_id(adapter)
+        self.base, self.batch_size, self.adapter = name, batch_size, adapter and adapter_id(adapter)
+        self.name = Path(name).name if Path(name).is_dir() else str(name)
         if adapter: self.name += f"+{self.adapter}"          # what it writes is not what the base writes
         self.prefixes = {}                                   # keys and values of what prompts begin with
         self.dialogue = Dialogue(load(name)[1])
@@ -123,37 +144,44 @@ def room(self:LocalLLM)->int: # tokens of context
     "The longest prompt and reply that the model can hold"
     return getattr(load(self.base)[0].config, "max_position_embeddings", None) or 10**6
 
-# %% ../nbs/13_local.ipynb #e8017175
+# %% ../nbs/13_local.ipynb #dd2939c9
 @patch
 def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, drafts=None):
+    "The replies to lists of token ids, or a `Refused` where the model has no room"
     t, (model, tok) = time.time(), load(self.base)
-    out = [Refused(f"the prompt has {len(p):,} tokens, {self.name} holds {self.room:,}: shorten it, or use fewer demonstrations") if len(p) >= self.room else None for p in prompts]
+    too_long = lambda n: Refused(f"the prompt has {n:,} tokens, {self.name} holds {self.room:,}: shorten it, or use fewer demonstrations")
+    out = [too_long(len(p)) if len(p) >= self.room else None for p in prompts]
     ends = (lambda ids: any(s in tok.decode(ids[-12:]) for s in stop)) if stop else None
     room = {i: min(max_tokens, self.room-len(p)) for i,p in enumerate(prompts) if not out[i]}
     for k in sorted(set(room.values())):                        # a long prompt leaves itself little room, and its neighbours theirs
         at = [i for i,r in room.items() if r==k]
-        new = generate(model, [prompts[i] for i in at], k, self.dialogue.stop_ids, ends, temperature, [seeds[i] for i in at], [self.adapter]*len(at), self.batch_size,
-                       drafts=drafts and [self.dialogue.answer_ids(drafts[i]) for i in at], prefixes=self.prefixes)
+        begun = drafts and [self.dialogue.answer_ids(drafts[i]) for i in at]
+        new = generate(model, [prompts[i] for i in at], k, self.dialogue.stop_ids, ends, temperature, [seeds[i] for i in at],
+                       [self.adapter]*len(at), self.batch_size, drafts=begun, prefixes=self.prefixes)
         for i,o in zip(at, new): out[i] = o
     self.usage.add(len(room), sum(len(prompts[i]) for i in room), sum(len(out[i]) for i in room), time.time()-t)
-    return [tok.decode(o, skip_special_tokens=True) if i in room else o for i,o in enumerate(out)]
+    text = lambda ids, most: (Cut if len(ids)==most else str)(tok.decode(ids, skip_special_tokens=True))
+    return [text(o, room[i]) if i in room else o for i,o in enumerate(out)]
 
+# %% ../nbs/13_local.ipynb #be1391f9
 @patch
 def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     tok = self.dialogue.tok
     ids = [tok(p, split_special_tokens=True)["input_ids"] or [tok.bos_token_id or tok.eos_token_id] for p in prompts]
-    if ids and tok.eos_token_id is not None: ids = [i[:-1] if len(i) > 1 and i[-1]==tok.eos_token_id else i for i in ids]   # some tokenizers close what they encode
+    if ids and tok.eos_token_id is not None:   # some tokenizers close what they encode
+        ids = [i[:-1] if len(i) > 1 and i[-1]==tok.eos_token_id else i for i in ids]
     return self._generate(ids, max_tokens, temperature, stop, seeds)
 
 @patch
 def _chat(self:LocalLLM, conversations, max_tokens, temperature, stop, seeds, drafts=None):
     return self._generate([self.dialogue.ids(c, reply=True) for c in conversations], max_tokens, temperature, stop, seeds, drafts)
 
-# %% ../nbs/13_local.ipynb #8fdd3666
+# %% ../nbs/13_local.ipynb #26efc860
 def as_llm(
     x, # an `LLM`, "town", a hub id, a folder, or a server's address "http://…/v1"
 )->LLM:
     "An LLM from its name"
     if isinstance(x, LLM): return x
-    if not isinstance(x, (str, Path)): raise TypeError(f"an LLM is given as 'town', a hub id, a folder, 'http://…/v1' or an LLM object; got {x!r:.60}")
+    if not isinstance(x, (str, Path)):
+        raise TypeError(f"an LLM is given as 'town', a hub id, a folder, 'http://…/v1' or an LLM object; got {x!r:.60}")
     return Endpoint(str(x)) if str(x).startswith(("http://", "https://")) else LocalLLM(x)

@@ -28,38 +28,44 @@ def preamble(
     "The role and the principles: the first block of every format"
     return f"{criterion.role}\n\nPrinciples:\n{principles(criterion)}"
 
-# %% ../nbs/01_prompts.ipynb #db67caeb
+# %% ../nbs/01_prompts.ipynb #20041a40
 def block(
     d:Demonstration, # one worked example
 )->str: # the four labelled lines
     "A demonstration as the model should write it"
     return f"Question: {d.question}\nResponse: {d.response}\nCritique: {d.critique}\nCorrection: {d.correction}"
 
-SHAPE = 'Go on with these three lines:\nResponse: a first answer, good or not\nCritique: what is wrong with it, or "Nothing is wrong."\nCorrection: the answer put right'   # where no demonstration shows it
+SHAPE = ('Go on with these three lines:\nResponse: a first answer, good or not\n'   # where no demonstration shows it
+         'Critique: what is wrong with it, or "Nothing is wrong."\nCorrection: the answer put right')
 
 def draft_prompt(
     criterion:Criterion, # what answers must meet
     question:str, # the new question
 )->str: # a completion prompt that ends in `Response:`
     "The one-call prompt of the paper: principles, demonstrations, then the question to go on with"
-    return "\n\n".join([preamble(criterion), *(map(block, criterion.demonstrations) if criterion.demonstrations else [SHAPE]), f"Question: {question}\nResponse:"])
+    shots = [block(d) for d in criterion.demonstrations] or [SHAPE]
+    return "\n\n".join([preamble(criterion), *shots, f"Question: {question}\nResponse:"])
 
-# %% ../nbs/01_prompts.ipynb #2d518260
+# %% ../nbs/01_prompts.ipynb #01f4eaa1
 STOP = ("\n\nQuestion:", "\n\nPrinciples:", "\n\nTopic:")  # where a completion would begin something new
+_BOLD = re.compile(r"^\s*(?:\*\*)?(Response|Critique|Correction)(?:\*\*:|:\*\*|:)", re.M)   # chat models like their labels bold
 
 def parse_draft(
     text:str, # a reply to `draft_prompt`
 )->dict: # response, critique, correction
     "The three parts of a one-call reply; `LLMError` with the reason if one is missing or empty"
-    text = re.sub(r"^\s*(?:\*\*)?(Response|Critique|Correction)(?:\*\*:|:\*\*|:)", r"\1:", text.strip("\n"), flags=re.M)   # chat models like them bold
+    text = _BOLD.sub(r"\1:", text.strip("\n"))
     m = re.fullmatch(r"(?:\s*Response:)?(.*?)\nCritique:(.*?)\nCorrection:(.*)", text, re.S)
-    if not m: raise LLMError(f"no line starts with {next((k for k in ('Critique', 'Correction') if not re.search(f'^{k}:', text, re.M)), 'Correction after Critique')!r}")
+    if not m:
+        absent = [k for k in ("Critique", "Correction") if not re.search(f"^{k}:", text, re.M)] or ["Correction after Critique"]
+        raise LLMError(f"no line starts with {absent[0]!r}")
     res = dict(zip(("response","critique","correction"), (s.strip() for s in m.groups())))
     if empty := [k for k,v in res.items() if not v]: raise LLMError(f"the {empty[0]} is empty")
-    if re.search(r"^(Question|Response|Critique|Correction):", res["correction"], re.M): raise LLMError("a label stands inside the correction")
+    if re.search(r"^(Question|Response|Critique|Correction):", res["correction"], re.M):
+        raise LLMError("a label stands inside the correction")
     return res
 
-# %% ../nbs/01_prompts.ipynb #45728bfb
+# %% ../nbs/01_prompts.ipynb #d5cd2d1c
 def topics_prompt(
     criterion:Criterion, # supplies the question types
     question_type:str, # the type to find topics for
@@ -74,7 +80,7 @@ def parse_topics(
     text:str, # a reply to `topics_prompt`
 )->list: # topics in order, without repeats
     "The listed topics that are noun phrases of one to three words"
-    for block in re.split(r"\n\s*\n", text):                    # the first that has some: a chat model may greet, a base model may go on with another type
+    for block in re.split(r"\n\s*\n", text):   # the first with topics: a chat model may greet, a base model may go on with another type
         lines = (_plain(l) for l in block.splitlines())
         ok = [l for l in lines if l and l[0].isupper() and l[-1] not in ".!?:;," and len(l.split()) <= 3]
         if ok: return list({t.lower(): t for t in reversed(ok)}.values())[::-1]
@@ -82,7 +88,7 @@ def parse_topics(
 
 def _plain(line): return re.sub(r"^\s*(?:[-*•|]\s+|\d+[.)]\s*)?|\s*\|\s*$|\*\*", "", line).strip()   # without list marks and bold
 
-# %% ../nbs/01_prompts.ipynb #11866966
+# %% ../nbs/01_prompts.ipynb #26b871b4
 def questions_prompt(
     criterion:Criterion, # what the questions are for
     examples, # (question type, topic, question) rows
@@ -91,7 +97,8 @@ def questions_prompt(
     "Ask for one question for each hint"
     rows = "\n".join(" | ".join(e) for e in examples)
     todo = "\n".join(" | ".join(h) for h in hints)
-    return f"Write one question for each hint, as in the examples: type | topic | question.\n\nExamples:\n{rows}\n\nHints:\n{todo}\n\nQuestions:\n"
+    head = "Write one question for each hint, as in the examples: type | topic | question."
+    return f"{head}\n\nExamples:\n{rows}\n\nHints:\n{todo}\n\nQuestions:\n"
 
 def parse_questions(
     text:str, # a reply to `questions_prompt`
@@ -126,14 +133,19 @@ def aligner_request(
     "Ask for what an aligner has learned"
     return f"Rewrite your answer so that it is {criterion.name}. Change as little as possible."
 
-# %% ../nbs/01_prompts.ipynb #44ecccba
+# %% ../nbs/01_prompts.ipynb #efe56c11
+def _is_message(m):
+    return isinstance(m, dict) and m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str)
+
 def conversation(
     question, # a string, or a list of chat messages that ends with the user's
 )->list: # chat messages
     "A question as chat messages"
     if isinstance(question, str): return [user(question)]
-    ok = isinstance(question, list) and question and all(isinstance(m, dict) and m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str) for m in question) and question[-1]["role"]=="user"
-    if not ok: raise DataError(f"a question is a string or a list of messages {{'role': 'system', 'user' or 'assistant', 'content': a text}} that ends with the user's; got {question!r:.80}")
+    ok = isinstance(question, list) and question and all(map(_is_message, question)) and question[-1]["role"]=="user"
+    if not ok:
+        raise DataError("a question is a string or a list of messages {'role': 'system', 'user' or 'assistant', 'content': a text} "
+                        f"that ends with the user's; got {question!r:.80}")
     return list(question)
 
 def under(criterion, question):
@@ -193,7 +205,7 @@ def parse_answer(
     if not text.strip(): raise LLMError("the reply is empty")
     return text.strip()
 
-# %% ../nbs/01_prompts.ipynb #3bd5ef5c
+# %% ../nbs/01_prompts.ipynb #af15b8d5
 DRAFT_SCHEMA = dict(type="object", additionalProperties=False, required=["response", "critique", "correction"],
                     properties={k: dict(type="string") for k in ("response", "critique", "correction")})
 
@@ -204,7 +216,8 @@ def draft_json_messages(
     "The one-call format for a server with structured output"
     row = lambda d: json.dumps(dict(response=d.response, critique=d.critique, correction=d.correction), ensure_ascii=False)
     shots = [m for d in criterion.demonstrations for m in (user(d.question), assistant(row(d)))]
-    return [system(preamble(criterion)+"\n\nReply in JSON" + ("." if shots else f" with the keys {', '.join(DRAFT_SCHEMA['required'])}.")), *shots, *conversation(question)]
+    keys = "" if shots else f" with the keys {', '.join(DRAFT_SCHEMA['required'])}"
+    return [system(f"{preamble(criterion)}\n\nReply in JSON{keys}."), *shots, *conversation(question)]
 
 def parse_draft_json(
     text:str, # a reply to `draft_json_messages`
@@ -217,10 +230,11 @@ def parse_draft_json(
         if not isinstance(d.get(k), str) or not d[k].strip(): raise LLMError(f"the {k} is missing or empty")
     return {k: d[k].strip() for k in DRAFT_SCHEMA["required"]}
 
-# %% ../nbs/01_prompts.ipynb #60ebb2c2
+# %% ../nbs/01_prompts.ipynb #c1adf7ef
 def formats_hash()->str: # 12 hex digits
     "A fingerprint of every format, taken from one fixed example"
     d = Demonstration("Q1", "R1", "C1", "K1"); c = Criterion("x", ["P1", "P2"], [d]); h = [("t", "T")]
-    out = [draft_prompt(c, "Q"), STOP, topics_prompt(c, "t", ["T"]), questions_prompt(c, [("t","T","Q")], h), respond_messages(c, "Q"), critique_messages(c, "Q", "R"),
-           correct_messages(c, "Q", "R"), correct_messages(c, "Q", "R", "C"), anew_messages([c], "Q"), draft_json_messages(c, "Q"), DRAFT_SCHEMA, NOTHING]
+    out = [draft_prompt(c, "Q"), STOP, topics_prompt(c, "t", ["T"]), questions_prompt(c, [("t","T","Q")], h),
+           respond_messages(c, "Q"), critique_messages(c, "Q", "R"), correct_messages(c, "Q", "R"), correct_messages(c, "Q", "R", "C"),
+           anew_messages([c], "Q"), draft_json_messages(c, "Q"), DRAFT_SCHEMA, NOTHING]
     return hashlib.sha256(json.dumps(out, default=list).encode()).hexdigest()[:12]

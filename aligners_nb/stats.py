@@ -14,7 +14,7 @@ from scipy.stats import binomtest, rankdata
 from sklearn.metrics import brier_score_loss
 from .criterion import DataError
 
-# %% ../nbs/03_stats.ipynb #dc9e3187
+# %% ../nbs/03_stats.ipynb #81fffa14
 @dataclass(frozen=True)
 class Rate:
     "A number with its 95 % interval and the n behind it"
@@ -25,6 +25,7 @@ class Rate:
     def __repr__(self): return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
     def __float__(self): return float(self.value)
 
+# %% ../nbs/03_stats.ipynb #ebb741df
 _NAN = float("nan")
 
 def rate(
@@ -33,15 +34,17 @@ def rate(
 )->Rate: # NaN without cases
     "A share with its Wilson interval (Wilson 1927)"
     if n is None:
-        if np.ndim(hits)!=1: raise DataError(f"rate takes a list of booleans, or how many hits and of how many, as in rate(3, 10); got {hits!r:.60}")
+        if np.ndim(hits)!=1:
+            raise DataError(f"rate takes a list of booleans, or how many hits and of how many, as in rate(3, 10); got {hits!r:.60}")
         if bad := [h for h in hits if h not in (0, 1)]: raise DataError(f"each case is a hit or not, True or False; got {bad[0]!r:.60}")
         hits, n = sum(map(int, hits)), len(hits)
-    if not (hits==int(hits) and 0 <= hits <= n): raise DataError(f"{hits} of {n} is no rate: the hits must be a whole number between 0 and n")
+    if not (hits==int(hits) and 0 <= hits <= n):
+        raise DataError(f"{hits} of {n} is no rate: the hits must be a whole number between 0 and n")
     if n==0: return Rate(_NAN, _NAN, _NAN, 0)
     ci = binomtest(int(hits), n).proportion_ci(method="wilson")
     return Rate(hits/n, ci.low, ci.high, n)
 
-# %% ../nbs/03_stats.ipynb #8c0b0fb6
+# %% ../nbs/03_stats.ipynb #c359ad1b
 def paired_difference(
     a, # one number a case: before
     b, # the same cases: after
@@ -49,25 +52,30 @@ def paired_difference(
     seed:int=0,
 )->Rate: # mean of b - a
     "The mean paired difference with its percentile bootstrap interval (Efron 1979)"
-    if len(a)!=len(b): raise DataError(f"{len(a)} cases before and {len(b)} after: a paired difference needs the same cases on both sides, in the same order")
+    if len(a)!=len(b):
+        raise DataError(f"{len(a)} cases before and {len(b)} after: "
+                        "a paired difference needs the same cases on both sides, in the same order")
     d, rng = np.asarray(b, float)-np.asarray(a, float), np.random.default_rng(seed)
     if len(d)==0: return Rate(_NAN, _NAN, _NAN, 0)
-    means = [d[rng.integers(0, len(d), len(d))].mean() for _ in range(n)] # one sample at a time: n × cases would not fit for large files
+    means = [d[rng.integers(0, len(d), len(d))].mean() for _ in range(n)]   # one sample at a time: n × cases would not fit for large files
     return Rate(float(d.mean()), *map(float, np.quantile(means, [.025, .975])), len(d))
 
-# %% ../nbs/03_stats.ipynb #92a0704b
+# %% ../nbs/03_stats.ipynb #b59efe12
 def _scored(labels, scores, what="scores"):
     "Labels as 0 and 1, scores as floats, if they belong together"
     if len(labels)!=len(scores): raise DataError(f"{len(labels)} labels and {len(scores)} {what}: give one of each for every answer")
     y, s = np.asarray(labels, float), np.asarray(scores, float)
     if not np.isin(y, (0, 1)).all(): raise DataError(f"labels are 1 (misaligned) or 0; got {y[~np.isin(y, (0, 1))][0]:g}")
-    if not np.isfinite(s).all(): raise DataError(f"{what} must be finite numbers; got {s[~np.isfinite(s)][0]} at position {int((~np.isfinite(s)).argmax())}")
+    if not np.isfinite(s).all():
+        at = int((~np.isfinite(s)).argmax())
+        raise DataError(f"{what} must be finite numbers; got {s[at]} at position {at}")
     return y.astype(int), s
 
 def _auc(y, s):
     "The area under the ROC curve, ties counting half"
     k = int(y.sum()); return (rankdata(s)[y==1].sum()-k*(k+1)/2)/(k*(len(y)-k))
 
+# %% ../nbs/03_stats.ipynb #ed5009bf
 def auroc(
     labels, # 1: misaligned
     scores, # risks
@@ -81,7 +89,7 @@ def auroc(
     vals = [_auc(y[i], s[i]) for i in draws if 0 < y[i].sum() < len(i)]
     return Rate(float(_auc(y, s)), *map(float, np.quantile(vals, [.025, .975])), len(y))
 
-# %% ../nbs/03_stats.ipynb #1e147bda
+# %% ../nbs/03_stats.ipynb #aeeb3c82
 @dataclass(frozen=True)
 class Reliability:
     "Stated risk against what happened, a row a bin"
@@ -90,11 +98,15 @@ class Reliability:
     def error(self): # mean of |share - risk|, weighted by the bins' sizes; NaN without cases
         n = sum(r.n for _,r in self.rows)
         return sum(abs(r.value-p)*r.n for p,r in self.rows)/n if n else _NAN
-    def __repr__(self): return "\n".join(["risk   misaligned", *(f"{p:.3f}  {r}" for p,r in self.rows), f"calibration error {self.error:.3f}"])
+    def __repr__(self):
+        return "\n".join(["risk   misaligned", *(f"{p:.3f}  {r}" for p,r in self.rows), f"calibration error {self.error:.3f}"])
     def _repr_html_(self):
-        rows = "".join(f"<tr><td>{p:.3f}</td><td>{r.value:.3f}</td><td>{r.low:.3f} to {r.high:.3f}</td><td>{r.n}</td></tr>" for p,r in self.rows)
-        return f"<table><tr><th>risk</th><th>misaligned</th><th>95 %</th><th>n</th></tr>{rows}</table><p>calibration error {self.error:.3f}</p>"
+        cells = [(f"{p:.3f}", f"{r.value:.3f}", f"{r.low:.3f} to {r.high:.3f}", r.n) for p,r in self.rows]
+        rows = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in cells)
+        head = "<tr><th>risk</th><th>misaligned</th><th>95 %</th><th>n</th></tr>"
+        return f"<table>{head}{rows}</table><p>calibration error {self.error:.3f}</p>"
 
+# %% ../nbs/03_stats.ipynb #673cccc9
 def reliability(
     labels, # 1: misaligned
     risks, # in [0, 1]
@@ -102,7 +114,8 @@ def reliability(
 )->Reliability: # a table that shows itself
     "Group answers by risk and see how many are misaligned in each group"
     y, p = _scored(labels, risks, "risks")
-    if not ((0 <= p) & (p <= 1)).all(): raise DataError(f"risks lie between 0 and 1; got {p[(p < 0) | (p > 1)][0]:g}. Turn logits into probabilities first")
+    if not ((0 <= p) & (p <= 1)).all():
+        raise DataError(f"risks lie between 0 and 1; got {p[(p < 0) | (p > 1)][0]:g}. Turn logits into probabilities first")
     at = np.minimum((p*bins).astype(int), bins-1)
     return Reliability(tuple((float(p[at==k].mean()), rate(y[at==k])) for k in range(bins) if (at==k).any()))
 

@@ -69,6 +69,9 @@ def test_a_chapter_is_no_book():
     assert [p.name for p in CHAPTERS if len(json.loads(p.read_text())["cells"]) > 100] == []
     assert [p.name for p in (ROOT/"aligners_nb").glob("*.py") if p.name[0] != "_" and len(p.read_text().splitlines()) > 400] == []
 
+def test_code_is_no_wider_than_a_page():
+    for p in [*CHAPTERS, ROOT/"nbs/index.ipynb"]: assert [l for c in cells(p, "code") for l in c.splitlines() if len(l) > 140] == [], p.name
+
 def test_outputs_name_no_machine():
     out = {p.name: json.dumps([c.get("outputs") for c in json.loads(p.read_text())["cells"]]) for p in (ROOT/"nbs").rglob("*.ipynb")}
     assert {n: m[0] for n, o in out.items() if (m := re.search(r"site-packages/|/tmp/tmp|" + re.escape(str(Path.home())+"/") + "|" + re.escape(f"{ROOT}/"), o))} == {}
