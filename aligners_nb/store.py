@@ -87,7 +87,7 @@ def _check(self:Store, meta):
         were = "; with ".join(f"{k}={self.meta.get(k)!r}, now it is {meta.get(k)!r}" for k in other)
         raise DataError(f"{self.path} was made with {were}: use another folder, or delete this one to begin anew")
 
-# %% ../nbs/20_store.ipynb #41162aec
+# %% ../nbs/20_store.ipynb #06ee8dd5
 @patch
 def _write(self:Store, d):
     try: line = json.dumps(d, ensure_ascii=False).encode()+b"\n"
@@ -111,6 +111,18 @@ def append(self:Store,
     "Write a unit; when this returns it is on the disk"
     if unit in self.units: raise DataError(f"unit {unit!r} is in {self.path} already")
     self._write(dict(unit=unit, rows=rows) | (dict(used=used) if used else {})); self._take(unit, rows, used)
+
+@patch
+def rows(self:Store,
+    unit:str, # one that is there
+    keys=(), # what each row must have, unless it has an `error` and the `raw` text
+)->list: # dicts
+    "The rows of a unit"
+    for r in self.units[unit]:
+        if gone := [k for k in (("raw", "error") if "error" in r else keys) if k not in r]:
+            raise DataError(f"a row of unit {unit!r} lacks {gone[0]!r} in {self.path}: "
+                            "the file was changed by hand; restore it or delete it")
+    return self.units[unit]
 
 # %% ../nbs/20_store.ipynb #5e75a61a
 class Memory(Store):
