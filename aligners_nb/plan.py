@@ -63,23 +63,24 @@ def ask(self:_Taste)->list: # rows
     self.rounds.append({(x["question_type"], x["topic"]): x["question"] for x in rows})
     return list({x["question"]: x for x in rows if x["question"] not in old}.values())
 
-# %% ../nbs/23_plan.ipynb #531b5c29
-def _sure(taste):
-    "Is the share of drafts that parse known to about a tenth of itself?"
-    kept = taste.good()*len(taste.drafts)
-    return kept > 0 and (1-taste.good())/kept <= .01
+# %% ../nbs/23_plan.ipynb #c8427129
+def _needed(kept, made, doubt):
+    "Drafts from which the share that parses is known to a relative variance of `doubt`"
+    low = (kept+1)/(made+3)                                  # a high share of few drafts may be luck
+    return (1-low)/low/doubt
 
 @patch
 def draft(self:_Taste, n, *args):
     "Drafts of questions, and of those that more rounds bring, until it is known how many parse"
-    some, most = (12, max(36, n//2)) if n < 200 else (24, min(400, n//2))
-    waiting, idle = self.ask()+self.ask(), 0
-    while len(self.drafts) < most and idle < 2 and not (len(self.drafts) >= some and _sure(self)):
+    some, most, doubt = (16, max(48, n//2), .008) if n < 200 else (24, min(400, n//2), .004)
+    waiting, idle, want = self.ask()+self.ask(), 0, some
+    while len(self.drafts) < min(want, most) and idle < 2:
         if not waiting: waiting = self.ask(); idle = 0 if waiting else idle+1
         now, waiting = waiting[:some], waiting[some:]
         if not now: continue
         new, used = _spend(self.llm, drafts, self.criterion, self.llm, now, self.seed, None, *args)
         self.drafts += new; self.drafted.append(used)
+        want = max(want, _needed(self.good()*len(self.drafts), len(self.drafts), doubt))
 
 # %% ../nbs/23_plan.ipynb #e6758fb5
 def _play(n, each, pool, good, step=64, ahead=0):
@@ -109,13 +110,14 @@ def _slots(llm, sizes):
     c = llm.concurrency if isinstance(llm, Endpoint) else 1
     return sum(math.ceil(x/c)*c for x in sizes)
 
-# %% ../nbs/23_plan.ipynb #31f009e3
+# %% ../nbs/23_plan.ipynb #e9e52004
 def _plan(criterion, llm, n, types, topical, taste, hints):
     "All that is expected, from what the calls for topics and the taste took"
     calls, made, kept = _rest(taste, n, hints)
     if kept < n:
         warnings.warn(f"{llm.name} would stop at about {kept:,.0f} of {n:,} rows: {taste.good():.0%} of its drafts parsed, and a hint "
-                      f"brought {taste.variety():.1f} different questions; try a larger model, more question types and seeds, or a smaller n")
+                      f"has {taste.variety():.1f} different questions in store; try a larger model, more question types and seeds, "
+                      "or a smaller n")
     all_types, sizes = len(criterion.question_types), [u.calls for u in taste.asked]
     parts = [_sum([topical], all_types/types, _slots(llm, [all_types])/_slots(llm, [types])),
              _sum(taste.asked, calls/sum(sizes), calls/_slots(llm, sizes)),

@@ -8,10 +8,11 @@ Docs: https://example-user.github.io/aligners-nb/synthesis.html.md"""
 __all__ = ['IDEAS', 'HINTS', 'BLOCK', 'CALLS', 'seed_of', 'topics', 'questions', 'drafts', 'as_rows', 'criterion_of', 'total',
            'spent', 'synthesize']
 
-# %% ../nbs/21_synthesis.ipynb #d411fca7
+# %% ../nbs/21_synthesis.ipynb #92cabc76
 import hashlib, json, random, threading, time, warnings
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextvars import copy_context
 from datasets import Dataset
 from pathlib import Path
 from tqdm.auto import tqdm
@@ -30,7 +31,7 @@ def seed_of(
     "A seed that depends on the key alone"
     return int(hashlib.sha256("|".join(map(str, key)).encode()).hexdigest()[:8], 16) >> 1
 
-# %% ../nbs/21_synthesis.ipynb #c71cf6a8
+# %% ../nbs/21_synthesis.ipynb #9be182fb
 def _spend(llm, f, *args):
     "What `f` returned, and what it cost"
     with llm.meter() as used: res = f(*args)
@@ -42,7 +43,7 @@ def _begin(aside, f, *args):
     def go():
         try: res.set_result(f(*args))
         except BaseException as e: res.set_exception(e)
-    if aside: threading.Thread(target=go, daemon=True).start()
+    if aside: threading.Thread(target=copy_context().run, args=(go,), daemon=True).start()     # what meters us meters it, too
     else: go()
     return res
 
