@@ -42,10 +42,10 @@ def ids(self:Dialogue,
     res = [i for m in messages for i in [*self.text_ids(f"{m['role'].capitalize()}: {m['content']}"), self.tok.eos_token_id]]
     return res + (self.text_ids("Assistant:") if reply else [])
 
-# %% ../nbs/11_dialogue.ipynb #4f92ed93
+# %% ../nbs/11_dialogue.ipynb #7bd0f3e7
 @patch
 def _chat_ids(self:Dialogue, messages, reply):
-    options = dict(add_generation_prompt=reply, tokenize=True, return_dict=True, sanitize_control_tokens=True)
+    options = dict(add_generation_prompt=reply, tokenize=True, return_dict=True, sanitize_control_tokens=True, enable_thinking=False)
     try: res = self.tok.apply_chat_template(messages, **options)
     except TemplateError as e:
         first, *rest = messages

@@ -7,8 +7,8 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['KINDS', 'resolve', 'model_type', 'load', 'attach', 'detach', 'adapter_id', 'LocalLLM', 'as_llm']
 
-# %% ../nbs/13_local.ipynb #c6f92d7f
-import re, time, torch, zlib
+# %% ../nbs/13_local.ipynb #3c1b88ea
+import json, re, time, torch, zlib
 from fastcore.basics import patch
 from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -18,7 +18,7 @@ from .decode import generate, using
 from .dialogue import Dialogue
 from .llm import LLM, Cut, Endpoint, Refused
 
-# %% ../nbs/13_local.ipynb #cc53d17a
+# %% ../nbs/13_local.ipynb #aec1149e
 def resolve(
     name, # "town", a folder, or a hub id
 )->str: # a folder or a hub id
@@ -29,14 +29,22 @@ def _absent(name, what, e):
     return DataError(f"can't load {str(name)!r} as {what}. Give 'town', a folder with config.json and *.safetensors, "
                      f"or a hub id such as 'Qwen/Qwen3-0.6B'. ({str(e).splitlines()[0]:.160})")
 
+def _check_whole(name):
+    "An adapter alone is no model, though transformers would load its base for it"
+    f, whole = (Path(resolve(name))/n for n in ("adapter_config.json", "config.json"))
+    if whole.is_file() or not f.is_file(): return
+    base = json.loads(f.read_text()).get("base_model_name_or_path") or "its base"
+    raise DataError(f"{str(name)!r} is an adapter, no model: give its base and the adapter, LocalLLM({base!r}, adapter={str(name)!r})")
+
 def model_type(
     name, # "town", a folder, or a hub id
 )->str: # such as "llama" or "bert"
     "What sort of model lies there, read from its config"
+    _check_whole(name)
     try: return AutoConfig.from_pretrained(resolve(name)).model_type
     except (OSError, ValueError) as e: raise _absent(name, "a model", e) from None
 
-# %% ../nbs/13_local.ipynb #6840b9bd
+# %% ../nbs/13_local.ipynb #2578b83e
 _loaded = {}
 KINDS = dict(causal=AutoModelForCausalLM, classifier=AutoModelForSequenceClassification)
 
@@ -48,11 +56,16 @@ def _check_loaded(name, model, device, dtype):
                         "ask for that, or load it so before anything else does")
 
 def _heads(model, missing):
-    "The parts of a classifier to be learned and saved: those that its weights lack, and those that are called so"
+    "The parts of a classifier to be learned and saved: those that its weights lack, and those that are called so; no part of a part"
     named = {n for n,_ in model.named_modules() if n.endswith(("classifier", "score"))}
-    return sorted({k.rsplit(".", 1)[0] for k in missing} | named)
+    found = {k.rsplit(".", 1)[0] for k in missing} | named
+    return sorted(n for n in found if not any(n.startswith(f"{m}.") for m in found))
 
-# %% ../nbs/13_local.ipynb #13bc22c9
+def _dtype(device):
+    "What a model is loaded as, unless asked otherwise"
+    return torch.bfloat16 if torch.device(device).type=="cuda" else torch.float32
+
+# %% ../nbs/13_local.ipynb #271fd610
 def load(
     name, # "town", a folder, or a hub id
     kind="causal", # "causal" writes text, "classifier" has two classes: 0 aligned, 1 misaligned
@@ -64,8 +77,7 @@ def load(
     if key in _loaded:
         _check_loaded(name, _loaded[key][0], device, dtype)
         return _loaded[key]
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or (torch.bfloat16 if device=="cuda" else torch.float32)
+    _check_whole(name); device = device or ("cuda" if torch.cuda.is_available() else "cpu"); dtype = dtype or _dtype(device)
     kw = dict(num_labels=2) if kind=="classifier" else {}
     try:
         tok = AutoTokenizer.from_pretrained(path)
