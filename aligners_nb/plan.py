@@ -18,14 +18,14 @@ from .synthesis import _ask, _check, _per_type, _spend, _want, _why
 from dataclasses import dataclass, replace
 from fastcore.basics import patch
 
-# %% ../nbs/23_plan.ipynb #3f576553
+# %% ../nbs/23_plan.ipynb #d2916d29
 @dataclass
 class Plan:
     "What a synthesis will take"
     expected: Usage # calls, tokens and seconds of the whole
     sample: Usage # of the real calls that it was reckoned from
     def __repr__(self):
-        return (f"about {self.expected}, {self.expected.seconds/60:,.1f} minutes or less "
+        return (f"about {self.expected}, {self.expected.seconds/60:,.1f} minutes "
                 f"(reckoned from {self.sample.calls} real calls)")
     def compare(self,
         rows, # the data set that `synthesize` returned

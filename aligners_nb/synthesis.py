@@ -82,12 +82,13 @@ def _units(llm, store, units, make, keys=(), watch=lambda rows: False):
     except Exception: work.finish(); raise
     work.finish(); return res
 
-# %% ../nbs/21_synthesis.ipynb #6d61d961
+# %% ../nbs/21_synthesis.ipynb #ffd7b91f
 IDEAS = .7   # temperature of topics and questions
 
 def _read(reply, parse, wrong):
     "What is found in a reply, or the reply and what is wrong"
-    found = [] if isinstance(reply, Refused) else parse(reply)
+    whole = reply.rpartition("\n")[0] if isinstance(reply, Cut) else reply      # a line that was cut off is no question
+    found = [] if isinstance(reply, Refused) else parse(whole)
     if found: return found, None
     return [], dict(raw="", error=str(reply)) if isinstance(reply, Refused) else dict(raw=str(reply), error=wrong)
 
