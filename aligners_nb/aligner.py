@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/aligner.html.md"""
 # %% auto #0
 __all__ = ['SLACK', 'pairs', 'Aligner']
 
-# %% ../nbs/31_aligner.ipynb #3e4597cc
+# %% ../nbs/31_aligner.ipynb #62b40a6f
 import random, torch, warnings
 from collections.abc import Iterator
 from fastcore.basics import patch
@@ -18,7 +18,7 @@ from .dialogue import Dialogue
 from .decode import generate
 from .local import attach, load
 from .synthesis import criterion_of
-from .training import base_print, card, check_base, checked, context, dial, fetch, fingerprint, finished
+from .training import base_print, card, check_base, check_settings, checked, context, dial, fetch, fingerprint, finished
 from .training import lora_config, push, read_meta, save_adapter, shown, train, unique
 
 # %% ../nbs/31_aligner.ipynb #bed8cb7c
@@ -68,7 +68,7 @@ def _fit(self:Aligner, examples, **kwargs):
     self.log = train(self.model, short, pad=self.tok.pad_token_id, desc=f"{self.criterion.name} aligner", **kwargs)
     return self
 
-# %% ../nbs/31_aligner.ipynb #a432a154
+# %% ../nbs/31_aligner.ipynb #ae0edd67
 @patch(cls_method=True)
 def fit(cls:Aligner,
     rows, # dicts (or a `datasets.Dataset`) with question, response, correction
@@ -83,7 +83,7 @@ def fit(cls:Aligner,
     **kwargs, # anything else `transformers.TrainingArguments` takes
 )->"Aligner":
     "Train an aligner on `rows`"
-    rows = list(rows) if isinstance(rows, Iterator) else rows
+    check_settings(epochs, rank, lr, batch_size); rows = list(rows) if isinstance(rows, Iterator) else rows
     criterion, ps = criterion or criterion_of(rows), pairs(rows, keep_share, seed)
     model, settings = load(base)[0], dict(epochs=epochs, seed=seed, lr=lr, batch_size=batch_size, **kwargs)
     key = fingerprint(base_print(model), dial(model), criterion.to_dict(), ps, rank, {k: str(v) for k,v in settings.items()})
@@ -170,7 +170,7 @@ def save_pretrained(self:Aligner,
     text = card(f"An aligner: {self.criterion.name}", self.base, self.criterion, facts, usage)
     return save_adapter(self.model, self.name, folder, self.base, meta, "aligner.json", text)
 
-# %% ../nbs/31_aligner.ipynb #b19d45b2
+# %% ../nbs/31_aligner.ipynb #91c5bbf1
 @patch(cls_method=True)
 def from_pretrained(cls:Aligner,
     folder, # a folder, or a repository of the Hub
@@ -180,7 +180,7 @@ def from_pretrained(cls:Aligner,
     folder = fetch(folder); meta = read_meta(folder, "aligner.json"); criterion = Criterion.from_dict(meta["criterion"])
     if meta["request"] != aligner_request(criterion):
         warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): expect worse corrections, or train it again")
-    self = cls(criterion, base or meta["base"], str(folder)); check_base(meta, self.model, folder)
+    base = base or meta["base"]; check_base(meta, load(base)[0], folder, base); self = cls(criterion, base, str(folder))
     self.log, self.fingerprint = meta["log"], meta["fingerprint"]
     return self
 

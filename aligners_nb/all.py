@@ -15,6 +15,7 @@ from .stats import *
 from .likeness import *
 from .filters import *
 from .llm import *
+from .endpoint import *
 from .dialogue import *
 from .decode import *
 from .local import *

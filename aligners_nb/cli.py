@@ -8,8 +8,9 @@ Docs: https://example-user.github.io/aligners-nb/cli.html.md"""
 __all__ = ['GAINS', 'read_json_lines', 'read_csv', 'fault', 'read_records', 'as_line', 'own', 'resume', 'complain', 'align_file',
            'parser', 'main']
 
-# %% ../nbs/52_cli.ipynb #c2a8a8f3
-import argparse, csv, fcntl, hashlib, json, math, os, sys
+# %% ../nbs/52_cli.ipynb #65a0f07f
+import argparse, csv, fcntl, hashlib, json, math, os, sys, warnings
+from collections import deque
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -32,23 +33,34 @@ def read_json_lines(
             except UnicodeDecodeError: yield n, None, "not UTF-8 text"
             except (ValueError, RecursionError) as e: yield n, None, f"not JSON: {e}" if line.strip() else "the line is empty"
 
-# %% ../nbs/52_cli.ipynb #cb6ede72
+# %% ../nbs/52_cli.ipynb #58aa843e
+def _csv_rows(path):
+    "The rows of a CSV file as (line number, fields, error)"
+    csv.field_size_limit(2**31-1); again, taken, n = deque(), [], 1
+    def lines(f):
+        while line := again.popleft() if again else f.readline(): taken.append(line); yield line
+    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as f:
+        while True:
+            taken.clear()
+            try: row, e, read = next(csv.reader(lines(f), strict=True)), None, len(taken)
+            except StopIteration: return
+            except csv.Error as x: row, e, read = None, f"not CSV: {x}; is a quote not closed?", 1; again.extendleft(reversed(taken[1:]))
+            yield n, row, e; n += read
+
+# %% ../nbs/52_cli.ipynb #46eb701c
 def read_csv(
     path, # of a CSV file with a head line
 ): # an iterator of (line number, dict, error)
     "What each record holds, or why it can't be read"
-    csv.field_size_limit(2**31-1)
-    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as f:
-        rd, head = csv.reader(f, strict=True), None
-        while True:
-            n = rd.line_num+1
-            try: row = next(rd)
-            except StopIteration: return
-            except csv.Error as e: yield n, None, f"not CSV: {e}"; continue
-            if head is None: head = row; continue
-            if not row: yield n, None, "the line is empty"
-            elif len(row) > len(head): yield n, None, f"{len(row)} fields, where the head line has {len(head)}"
-            else: yield n, dict(zip(head, row)), None
+    records = _csv_rows(path); head = next((row for _,row,_ in records if row), [])
+    if not {"question", "response"} & set(head):
+        raise DataError(f"the head line of {path} has the fields {', '.join(map(repr, head)) or 'none'}: "
+                        "question and response must be among them, parted by commas")
+    for n,row,e in records:
+        if e: yield n, None, e
+        elif not row: yield n, None, "the line is empty"
+        elif len(row) > len(head): yield n, None, f"{len(row)} fields, where the head line has {len(head)}"
+        else: yield n, dict(zip(head, row)), None
 
 # %% ../nbs/52_cli.ipynb #bc7a86fe
 def _is_text(s):
@@ -96,10 +108,15 @@ def _bytes(line):
     text = json.dumps(line, ensure_ascii=False)
     return (text if _is_text(text) else json.dumps(line)).encode()+b"\n"
 
-# %% ../nbs/52_cli.ipynb #bdcc49a5
+# %% ../nbs/52_cli.ipynb #aa85d8b0
+def _begins(torn, record): # is this the beginning of the output line of this record?
+    start = b'{"error": ' if record is None else _bytes(own(record))[:-2]
+    return torn[:len(start)]==start[:len(torn)]
+
 def _answers(line, record): # does this output line answer this record?
     return set(line)=={"error"} if record is None else "aligned" in line and own(line)==own(record)
 
+# %% ../nbs/52_cli.ipynb #6f3981d5
 def resume(
     dst, # the output so far, or nothing
     src, # the input
@@ -116,11 +133,13 @@ def resume(
             raise DataError(f"line {n} of {dst} does not answer record {n} of {src}: the input has changed since, "
                             "or the file is another one. Delete it, or name another --out")
         errors += "error" in line
-    if torn and not torn.startswith(b"{"): raise DataError(f"{dst} is there already and holds something else: name another --out")
+    _, record, bad = next(records, (None, None, None)) if torn else (None, None, None)
+    if torn and not ((record or bad) and _begins(torn, record)):
+        raise DataError(f"{dst} is there already and holds something else: name another --out")
     if torn: os.truncate(dst, whole)
     return n, errors
 
-# %% ../nbs/52_cli.ipynb #0e0197ce
+# %% ../nbs/52_cli.ipynb #f7189e8d
 @contextmanager
 def _append(dst):
     with open(dst, "ab") as f:
@@ -132,12 +151,12 @@ def _append(dst):
 def _same_run(dst, run):
     "Note what writes to `dst`; refuse if it was something else"
     note = Path(f"{dst}.run.json")
-    if dst.exists() and dst.stat().st_size and note.exists():
-        if json.loads(note.read_text())!=run:
-            raise DataError(f"{dst} was begun with another squad or policy: delete it, or name another --out")
-    else: note.write_text(json.dumps(run))
+    if not dst.stat().st_size: note.write_text(json.dumps(run)); return
+    try: there = json.loads(note.read_text())
+    except (OSError, ValueError): raise DataError(f"{note}, which says what wrote {dst}, is gone or broken: name another --out") from None
+    if there!=run: raise DataError(f"{dst} was begun with another squad or policy: delete it, or name another --out")
 
-# %% ../nbs/52_cli.ipynb #d960e6b0
+# %% ../nbs/52_cli.ipynb #cff246bb
 def complain(s): tqdm.write(s, file=sys.stderr)
 
 def align_file(
@@ -150,8 +169,7 @@ def align_file(
     say=complain, # where messages go
 )->int: # how many lines have an error
     "Align every answer of a file, a line for a line"
-    dst = Path(dst); dst.parent.mkdir(parents=True, exist_ok=True)
-    if dst.exists() and dst.samefile(src): raise DataError(f"--in and --out are the same file, {src}: name another --out")
+    dst = _to_write(dst, src)
     total = sum(1 for _ in read_records(src))
     with _append(dst) as f:
         done, errors = resume(dst, src); _same_run(dst, (run or {}) | dict(policy=policy or getattr(squad, "policy", None)))
@@ -161,7 +179,16 @@ def align_file(
         with tqdm(total=total, initial=done, desc="aligned", unit="line", file=sys.stderr) as bar:
             while now := list(islice(records, block)):
                 errors += _write_block(f, squad, now, policy, say); bar.update(len(now))
+    if errors: say(f"{errors} of {total} lines have an error, each says why in {dst}")
     return errors
+
+def _to_write(dst, src):
+    dst = Path(dst)
+    if dst.suffix.lower()==".csv": raise DataError(f"--out holds JSON lines: name it {dst.with_suffix('.jsonl').name}")
+    try: dst.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError): raise DataError(f"{dst.parent} is a file and no folder: name another --out") from None
+    if dst.exists() and dst.samefile(src): raise DataError(f"--in and --out are the same file, {src}: name another --out")
+    return dst
 
 def _write_block(f, squad, now, policy, say):
     ok, errors = [r for _,r,_ in now if r], 0
@@ -172,7 +199,7 @@ def _write_block(f, squad, now, policy, say):
         if "error" in line: errors += 1; say(f"line {n}: {line['error']}")
     return errors
 
-# %% ../nbs/52_cli.ipynb #dbc180fe
+# %% ../nbs/52_cli.ipynb #b0aa4073
 def parser():
     "What the command line understands"
     p = argparse.ArgumentParser("aligners", description="Train small models that align the answers of any LLM.")
@@ -180,7 +207,7 @@ def parser():
     d = sub.add_parser("demo", help="run the whole method on the embedded town, minutes on two cores; a killed run resumes")
     d.add_argument("--out", default="runs/demo", help="folder of the run (%(default)s)")
     d.add_argument("--n", type=int, default=300, help="questions for each of the three LLMs (%(default)s)")
-    d.add_argument("--rows", type=int, default=450, help="synthetic rows for each criterion (%(default)s)")
+    d.add_argument("--rows", type=int, default=450, help="synthetic rows for each criterion, 60 or more (%(default)s)")
     d.add_argument("--seed", type=int, default=42, help="of the data, the training and the questions (%(default)s)")
     a = sub.add_parser("align", help="align the answers in a file, a line for a line; a killed run resumes")
     a.add_argument("--squad", required=True, help="folder that squad.save_pretrained wrote, such as runs/demo/squad")
@@ -189,7 +216,7 @@ def parser():
     a.add_argument("--policy", help="no_regret, paper or always, in place of the squad's own")
     return p
 
-# %% ../nbs/52_cli.ipynb #99a678d4
+# %% ../nbs/52_cli.ipynb #c604653c
 def _demo(a):
     from aligners_nb.demo import Demo, table
     d = Demo(a.out, a.rows, a.n, a.seed); rep = d.run(); print(f"\n{table(rep)}\n\n{d.out/'report.html'}")
@@ -211,11 +238,12 @@ def _align(a):
     if a.policy and a.policy not in POLICIES: raise DataError(f"--policy is one of {', '.join(POLICIES)}; got {a.policy!r}")
     return 3 if align_file(Squad.from_pretrained(a.squad), a.src, a.out, a.policy, run=dict(squad=_print(a.squad))) else 0
 
+# %% ../nbs/52_cli.ipynb #359cf154
 def main(
     argv=None, # arguments; None: those of the process
 )->int: # the exit code
     "The console command `aligners`"
-    a = parser().parse_args(argv)
+    a = parser().parse_args(argv); warnings.simplefilter("ignore", FutureWarning)   # of the libraries below: nothing the user can change
     try: return dict(demo=_demo, align=_align)[a.command](a)
     except (DataError, LLMError) as e: print(f"aligners: {e}", file=sys.stderr); return 2
     except OSError as e: print(f"aligners: {e.strerror}: {e.filename}" if e.filename else f"aligners: {e}", file=sys.stderr); return 2

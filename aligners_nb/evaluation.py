@@ -16,27 +16,34 @@ from .llm import LLM
 from .prompts import anew_messages, conversation
 from .stats import Rate, paired_difference, rate
 
-# %% ../nbs/41_evaluation.ipynb #53e8ae63
+# %% ../nbs/41_evaluation.ipynb #87cddad7
+def _verdict(said):
+    "What a judge returned as a dict of criterion → bool"
+    if not isinstance(said, dict) or not said:
+        raise TypeError(f"a judge returns {{criterion: met}} or {{criterion: (met, reason)}}; this one returned {said!r:.60}")
+    met = {c: v[0] if isinstance(v, (tuple, list)) and v else v for c,v in said.items()}
+    if odd := [v for v in met.values() if not isinstance(v, (bool, np.bool_))]:
+        raise TypeError(f"met is True or False; this judge said {odd[0]!r:.40}. A score needs a threshold of yours")
+    return {c: bool(v) for c,v in met.items()}
+
 def score(
     questions, # texts or messages
     answers, # an answer each
     judge, # (question, answer) → {criterion: met} or {criterion: (met, reason)}
+    names=None, # the criteria it must name; None: those it names first
 )->list: # dicts of criterion → bool
     "What the judge says of each answer"
+    if not callable(judge): raise TypeError(f"a judge is a function of a question and an answer; got {judge!r:.60}")
     res = []
-    for q,a in zip(questions, answers):
-        said = judge(q, a)
-        if not isinstance(said, dict) or not said:
-            raise TypeError(f"a judge returns {{criterion: met}} or {{criterion: (met, reason)}}; this one returned {said!r:.60}")
-        met = {c: v[0] if isinstance(v, (tuple, list)) and v else v for c,v in said.items()}
-        if odd := [v for v in met.values() if not isinstance(v, (bool, np.bool_))]:
-            raise TypeError(f"met is True or False; this judge said {odd[0]!r:.40}. A score needs a threshold of yours")
-        if res and list(met)!=list(res[0]):
-            raise DataError(f"the judge spoke of {list(res[0])} and now of {list(met)}: it must name the same criteria each time")
-        res.append({c: bool(v) for c,v in met.items()})
+    for i,(q,a) in enumerate(zip(questions, answers)):
+        try: res.append(_verdict(judge(q, a)))
+        except Exception as e: e.add_note(f"this came of judging answer {i}: {a!r:.60}"); raise
+        names = list(names or res[0])
+        if set(res[-1])!=set(names):
+            raise DataError(f"the judge spoke of {names} and now of {list(res[-1])}: it must name the same criteria each time")
     return res
 
-# %% ../nbs/41_evaluation.ipynb #0274d059
+# %% ../nbs/41_evaluation.ipynb #e533e9fd
 def everything(met): return [all(m.values()) for m in met]
 
 def met_rates(
@@ -51,6 +58,8 @@ def harm(
     "What was good and is no longer"
     if len(before)!=len(after): raise DataError(f"{len(before)} answers before and {len(after)} after: they must be the same ones")
     pairs = list(zip(everything(before), everything(after)))
+    if other := [sorted({*b}^{*a}) for b,a in zip(before, after) if {*b}!={*a}]:
+        raise DataError(f"before and after must be judged by the same criteria; only one side has {', '.join(other[0])}")
     lost = [not b for a,b in pairs if a]
     return dict(n_good=len(lost), harm=rate(lost), regressed=rate([any(b[c] and not a[c] for c in b) for b,a in zip(before, after)]))
 
@@ -110,7 +119,7 @@ def _html(self):
 
 Results.__repr__, Results._repr_html_ = _repr, _html
 
-# %% ../nbs/41_evaluation.ipynb #e405d06c
+# %% ../nbs/41_evaluation.ipynb #cb403ea8
 def evaluate(
     squad, # called with questions, answers and `policy=`; has `policy`, `aligner_calls`, `tokens`, `inspectors`
     rows, # dicts with question and response
@@ -125,13 +134,13 @@ def evaluate(
     bad = next((i for i,r in enumerate(rows) if not {"question", "response"} <= set(r)), None)
     if bad is not None: raise DataError(f"each row needs question and response; row {bad} has {', '.join(rows[bad])}")
     qs, ys = [r["question"] for r in rows], [r["response"] for r in rows]
-    res = Results(qs, dict(before=ys), dict(before=score(qs, ys, judge)), {})
+    res = Results(qs, dict(before=ys), dict(before=score(qs, ys, judge)), {}); names = list(res.met["before"][0])
     for p in policies or [squad.policy]:
         calls, tokens = squad.aligner_calls, squad.tokens
         res.texts[p] = ts = [a.aligned for a in squad(qs, ys, policy=p)]
         at = [i for i,t in enumerate(ts) if t!=ys[i]]
         res.met[p] = list(res.met["before"])      # what did not change is not judged again
-        for i,m in zip(at, score([qs[i] for i in at], [ts[i] for i in at], judge)): res.met[p][i] = m
+        for i,m in zip(at, score([qs[i] for i in at], [ts[i] for i in at], judge, names)): res.met[p][i] = m
         res.cost[p] = dict(aligner_calls=squad.aligner_calls-calls, tokens=squad.tokens-tokens)
     return res
 

@@ -7,10 +7,11 @@ Docs: https://example-user.github.io/aligners-nb/plan.html.md"""
 # %% auto #0
 __all__ = ['Plan', 'plan']
 
-# %% ../nbs/23_plan.ipynb #49cbf66a
+# %% ../nbs/23_plan.ipynb #763721d4
 import json, math, random, warnings
 from .criterion import Criterion, LLMError
-from .llm import Endpoint, Usage
+from .endpoint import Endpoint
+from .llm import Usage
 from .local import as_llm
 from .store import Memory
 from .synthesis import HINTS, drafts, seed_of, topics

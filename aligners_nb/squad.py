@@ -20,7 +20,7 @@ from .inspector import Inspector
 from .prompts import conversation
 from .training import fetch, push, read_meta
 
-# %% ../nbs/40_squad.ipynb #198f5adc
+# %% ../nbs/40_squad.ipynb #c48b7a72
 @dataclass
 class Step:
     "One decision of a squad about one answer"
@@ -38,7 +38,7 @@ class Alignment:
     response: str # the answer as it came
     aligned: str # the answer as it goes
     risks: dict = field(default_factory=dict) # criterion → risk before
-    risks_after: dict = field(default_factory=dict) # criterion → risk after
+    risks_after: dict = field(default_factory=dict) # criterion → risk after; none under `always`
     trace: list = field(default_factory=list) # `Step`s in order
     error: str|None = None # why the answer was not aligned at all
     @property
@@ -108,8 +108,8 @@ class Squad:
     @property
     def tokens(self): return sum(a.tokens for a in self.aligners.values())
 
-# %% ../nbs/40_squad.ipynb #2fa09e65
-def _key(q, y): return (q if isinstance(q, str) else json.dumps(q, sort_keys=True)), y
+# %% ../nbs/40_squad.ipynb #d08a5a07
+def _key(q, y): return json.dumps([q, y], sort_keys=True)    # a list of messages and a text that spells it have two keys
 
 @patch
 def inspect(self:Squad,
@@ -117,15 +117,14 @@ def inspect(self:Squad,
     responses, # an answer each
 )->list: # dicts of criterion → risk, one each
     "The risks of answers, by each inspector"
-    keys = [_key(q, y) for q,y in zip(questions, responses)]
+    keys, at = [_key(q, y) for q,y in zip(questions, responses)], {c: (c, i.version) for c,i in self.inspectors.items()}
     for c,ins in self.inspectors.items():
-        at = c, ins.threshold                 # a new calibration gives new risks
-        new = {k: i for i,k in enumerate(keys) if (*at, *k) not in self._seen}
+        new = {k: i for i,k in enumerate(keys) if (*at[c], k) not in self._seen}
         rs = ins([questions[i] for i in new.values()], [responses[i] for i in new.values()]) if new else []
         if len(rs)!=len(new) or not all(0 <= r <= 1 for r in rs):
             raise LLMError(f"the {c} inspector must give a risk in [0, 1] for each of {len(new)} answers; got {rs!r:.60}")
-        self._seen |= {(*at, *k): r for k,r in zip(new, rs)}
-    return [{c: self._seen[c, i.threshold, *k] for c,i in self.inspectors.items()} for k in keys]
+        self._seen |= {(*at[c], k): r for k,r in zip(new, rs)}
+    return [{c: self._seen[*at[c], k] for c in self.inspectors} for k in keys]
 
 # %% ../nbs/40_squad.ipynb #ddb73648
 @patch
@@ -182,7 +181,7 @@ def _no_regret(self:Squad, items, tick):
                 if self._decide(c, a, *proposal): tried[id(a)] = {c}
         tick()
 
-# %% ../nbs/40_squad.ipynb #e565921e
+# %% ../nbs/40_squad.ipynb #dbf84020
 @patch
 def _rewrite(self:Squad, c, its, why, look):
     ps = self.aligners[c]([a.question for a in its], [a.aligned for a in its]) if its else []
@@ -197,10 +196,11 @@ def _rewrite(self:Squad, c, its, why, look):
 
 @patch
 def _paper(self:Squad, items, tick):
+    raw = lambda c, risks: self.inspectors[c].uncalibrated(risks[c])
     for i in range(0, len(items), 64):
-        batch = items[i:i+64]; mean = {c: sum(a.risks[c] for a in batch)/len(batch) for c in self.inspectors}
+        batch = items[i:i+64]; mean = {c: sum(raw(c, a.risks) for a in batch)/len(batch) for c in self.inspectors}
         for c in sorted(mean, key=lambda c: -mean[c]):
-            self._rewrite(c, [a for a in batch if a.risks_after[c] > .5], "scored worse than even; not gated", True)
+            self._rewrite(c, [a for a in batch if raw(c, a.risks_after) > .5], "scored worse than even; not gated", True)
         tick(0)
 
 @patch
@@ -220,7 +220,7 @@ def _unfit(self:Squad, q, y):
     if key not in self._seen: self._seen[key] = all(x.fits(q, y) for x in (*self.inspectors.values(), *self.aligners.values()))
     if not self._seen[key]: return f"the answer is too long ({len(y):,} characters)"
 
-# %% ../nbs/40_squad.ipynb #e1eeb5fe
+# %% ../nbs/40_squad.ipynb #96d520d9
 @patch
 def __call__(self:Squad,
     question, # a text or messages, or a list of those
@@ -238,8 +238,8 @@ def __call__(self:Squad,
     if len(self._seen) > 50_000: self._seen.clear()
     if (policy := policy or self.policy) not in POLICIES: raise DataError(f"policy must be one of {', '.join(POLICIES)}; got {policy!r}")
     res = Alignments(Alignment(q, y, y, error=self._unfit(q, y)) for q,y in zip(question, response)); ok = [a for a in res if not a.error]
-    if policy!="always":
-        for a,r in zip(ok, self.inspect([a.question for a in ok], [a.response for a in ok])): a.risks, a.risks_after = r, r
+    for a,r in zip(ok, self.inspect([a.question for a in ok], [a.response for a in ok])):
+        a.risks, a.risks_after = r, {} if policy=="always" else r         # nobody looks at what `always` writes
     with tqdm(desc=f"{policy}: rounds", disable=not progress) as bar: getattr(self, "_"+policy)(ok, bar.update)
     return res
 

@@ -7,14 +7,15 @@ Docs: https://example-user.github.io/aligners-nb/stats.html.md"""
 # %% auto #0
 __all__ = ['Rate', 'rate', 'paired_difference', 'auroc', 'Reliability', 'reliability', 'calibration_error', 'brier']
 
-# %% ../nbs/03_stats.ipynb #b0e4e1f5
+# %% ../nbs/03_stats.ipynb #31b27cf5
 import numpy as np
 from dataclasses import dataclass
+from scipy.optimize import brentq
 from scipy.stats import binomtest, rankdata
 from sklearn.metrics import brier_score_loss
 from .criterion import DataError
 
-# %% ../nbs/03_stats.ipynb #81fffa14
+# %% ../nbs/03_stats.ipynb #0a7169bf
 @dataclass(frozen=True)
 class Rate:
     "A number with its 95 % interval and the n behind it"
@@ -25,8 +26,8 @@ class Rate:
     def __repr__(self): return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
     def __float__(self): return float(self.value)
 
-# %% ../nbs/03_stats.ipynb #ebb741df
-_NAN = float("nan")
+# %% ../nbs/03_stats.ipynb #035f4aa3
+_NAN, _Z = float("nan"), 1.96 # standard errors to either side
 
 def rate(
     hits, # how many, or a list of booleans
@@ -44,23 +45,23 @@ def rate(
     ci = binomtest(int(hits), n).proportion_ci(method="wilson")
     return Rate(hits/n, ci.low, ci.high, n)
 
-# %% ../nbs/03_stats.ipynb #c359ad1b
+# %% ../nbs/03_stats.ipynb #29f4f9a9
 def paired_difference(
-    a, # one number a case: before
+    a, # a list of booleans: before
     b, # the same cases: after
-    n:int=2000, # bootstrap samples
-    seed:int=0,
-)->Rate: # mean of b - a
-    "The mean paired difference with its percentile bootstrap interval (Efron 1979)"
+)->Rate: # share of b - share of a
+    "The difference of two shares of the same cases, with the adjusted interval of Agresti and Min (2005)"
     if len(a)!=len(b):
-        raise DataError(f"{len(a)} cases before and {len(b)} after: "
-                        "a paired difference needs the same cases on both sides, in the same order")
-    d, rng = np.asarray(b, float)-np.asarray(a, float), np.random.default_rng(seed)
-    if len(d)==0: return Rate(_NAN, _NAN, _NAN, 0)
-    means = [d[rng.integers(0, len(d), len(d))].mean() for _ in range(n)]   # one sample at a time: n × cases would not fit for large files
-    return Rate(float(d.mean()), *map(float, np.quantile(means, [.025, .975])), len(d))
+        raise DataError(f"{len(a)} cases before and {len(b)} after: a paired difference needs the same cases on both sides, "
+                        "in the same order")
+    if bad := [x for x in (*a, *b) if x not in (0, 1)]: raise DataError(f"each case is a hit or not, True or False; got {bad[0]!r:.60}")
+    d, n = np.asarray(b, int)-np.asarray(a, int), len(a)
+    if n==0: return Rate(_NAN, _NAN, _NAN, 0)
+    gained, lost = (d==1).sum()+.5, (d==-1).sum()+.5
+    mid, half = (gained-lost)/(n+2), _Z*np.sqrt(gained+lost-(gained-lost)**2/(n+2))/(n+2)
+    return Rate(float(d.mean()), float(max(-1, mid-half)), float(min(1, mid+half)), n)
 
-# %% ../nbs/03_stats.ipynb #b59efe12
+# %% ../nbs/03_stats.ipynb #72803ac1
 def _scored(labels, scores, what="scores"):
     "Labels as 0 and 1, scores as floats, if they belong together"
     if len(labels)!=len(scores): raise DataError(f"{len(labels)} labels and {len(scores)} {what}: give one of each for every answer")
@@ -75,21 +76,25 @@ def _auc(y, s):
     "The area under the ROC curve, ties counting half"
     k = int(y.sum()); return (rankdata(s)[y==1].sum()-k*(k+1)/2)/(k*(len(y)-k))
 
-# %% ../nbs/03_stats.ipynb #ed5009bf
+# %% ../nbs/03_stats.ipynb #b43cc3b3
+def _auc_bound(auc, k, m, end):
+    "Where the interval ends on the side of `end`, 0 or 1, for `k` misaligned and `m` aligned answers"
+    more = (k+m)/2-1
+    def var(t): return t*(1-t)*(1+more*((1-t)/(2-t)+t/(1+t)))/(k*m)     # of the AUROC, if `t` is the true one
+    start = min(auc, 1-1e-9) if end==0 else max(auc, 1e-9)              # at 0 and 1 the variance is none
+    return brentq(lambda t: (t-auc)**2-_Z**2*var(t), *sorted((end, start))) if auc!=end else float(end)
+
 def auroc(
     labels, # 1: misaligned
     scores, # risks
-    n:int=500, # bootstrap samples
-    seed:int=0,
 )->Rate: # NaN when one class is missing
-    "The area under the ROC curve with a bootstrap interval"
-    (y, s), rng = _scored(labels, scores), np.random.default_rng(seed)
-    if len(set(y)) < 2: return Rate(_NAN, _NAN, _NAN, len(y))
-    draws = [rng.integers(0, len(y), len(y)) for _ in range(n)]
-    vals = [_auc(y[i], s[i]) for i in draws if 0 < y[i].sum() < len(i)]
-    return Rate(float(_auc(y, s)), *map(float, np.quantile(vals, [.025, .975])), len(y))
+    "The area under the ROC curve with Newcombe's interval (2006, method 5)"
+    y, s = _scored(labels, scores); k = int(y.sum()); m = len(y)-k
+    if not k or not m: return Rate(_NAN, _NAN, _NAN, len(y))
+    auc = float(_auc(y, s))
+    return Rate(auc, _auc_bound(auc, k, m, 0), _auc_bound(auc, k, m, 1), len(y))
 
-# %% ../nbs/03_stats.ipynb #aeeb3c82
+# %% ../nbs/03_stats.ipynb #109817e4
 @dataclass(frozen=True)
 class Reliability:
     "Stated risk against what happened, a row a bin"
@@ -106,7 +111,7 @@ class Reliability:
         head = "<tr><th>risk</th><th>misaligned</th><th>95 %</th><th>n</th></tr>"
         return f"<table>{head}{rows}</table><p>calibration error {self.error:.3f}</p>"
 
-# %% ../nbs/03_stats.ipynb #673cccc9
+# %% ../nbs/03_stats.ipynb #113ee47c
 def reliability(
     labels, # 1: misaligned
     risks, # in [0, 1]

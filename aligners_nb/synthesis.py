@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/synthesis.html.md"""
 __all__ = ['IDEAS', 'HINTS', 'BLOCK', 'CALLS', 'seed_of', 'topics', 'questions', 'drafts', 'as_rows', 'criterion_of', 'total',
            'spent', 'synthesize']
 
-# %% ../nbs/21_synthesis.ipynb #92cabc76
+# %% ../nbs/21_synthesis.ipynb #b1eae781
 import hashlib, json, random, threading, time, warnings
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -17,7 +17,8 @@ from datasets import Dataset
 from pathlib import Path
 from tqdm.auto import tqdm
 from .criterion import COLUMNS, Criterion, DataError, LLMError, NOTHING, criteria
-from .llm import Cut, Endpoint, Refused, Usage
+from .endpoint import Endpoint
+from .llm import Cut, Refused, Usage
 from .local import as_llm
 from .prompts import DRAFT_SCHEMA, STOP, correct_messages, critique_messages, draft_json_messages, draft_prompt, formats_hash
 from .prompts import parse_answer, parse_critique, parse_draft, parse_draft_json, parse_questions, parse_topics

@@ -38,14 +38,17 @@ def test_killed_at_any_moment_it_ends_with_the_same_file(dirty, tmp_path):
     whole, kills = read(tmp_path/"whole.jsonl"), 0
     assert len(whole)==200 and [r["id"] for r in whole if "id" in r]==[i for i in range(200) if i % 7!=3]
     assert all(set(r)=={"error"} for r in whole[3::7]) and all(r["aligned"]=="" and "risks" not in r for r in whole if r.get("response")=="")
+    killed, lines = tmp_path/"killed.jsonl", (tmp_path/"whole.jsonl").read_bytes().splitlines(keepends=True)
+    size = lambda: killed.stat().st_size if killed.exists() else 0
     while True:
-        p = slow(dirty, tmp_path/"killed.jsonl"); end, before = time.time()+60, (tmp_path/"killed.jsonl").stat().st_size if kills else 0
-        while time.time() < end and p.poll() is None and ((tmp_path/"killed.jsonl").stat().st_size if (tmp_path/"killed.jsonl").exists() else 0) <= before+2500: time.sleep(.005)
+        before, end = size(), time.time()+60; p = slow(dirty, killed)
+        while time.time() < end and p.poll() is None and size() <= before+2500: time.sleep(.005)
         if p.poll() is not None: break
         p.send_signal(signal.SIGKILL); p.communicate(); kills += 1
-        with open(tmp_path/"killed.jsonl", "ab") as f: f.write(b'{"id": 1, "quest')     # a line that the disk took half of
+        there = killed.read_bytes(); due = lines[there.count(b"\n")]; torn = there.rpartition(b"\n")[2]
+        with open(killed, "ab") as f: f.write(due[len(torn):max(len(torn), len(due)//2)])     # a line that the disk took half of
     assert p.returncode==3 and kills > 3
-    assert (tmp_path/"killed.jsonl").read_bytes()==(tmp_path/"whole.jsonl").read_bytes()
+    assert killed.read_bytes()==(tmp_path/"whole.jsonl").read_bytes()
 
 def test_bad_arguments_take_no_time_and_one_line(tmp_path):
     f = tmp_path/"in.jsonl"; f.write_text('{"question": "q", "response": "a"}\n')

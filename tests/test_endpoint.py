@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 import pytest
 from aligners_nb.criterion import Criterion, LLMError
-from aligners_nb.llm import Cut, Endpoint, Refused, Replay, _wait
+from aligners_nb.endpoint import Endpoint, _wait
+from aligners_nb.llm import Cut, Refused, Replay
 from aligners_nb.prompts import DRAFT_SCHEMA
 from aligners_nb.store import read_units
 from aligners_nb.synthesis import synthesize
@@ -223,7 +224,7 @@ def test_a_403_is_about_the_key_until_something_was_answered():
         a, b = llm.chat(["a", "bad"], keep_refused=True); assert a == "Yes." and "never this" in str(b) and "key" not in str(b)
 
 def test_threads_share_an_endpoint():
-    with serving(delay=.01, slots=99) as s:
+    with serving(delay=.1, slots=99) as s:
         llm = Endpoint(s.url, concurrency=4)
         def ask(i):
             with llm.meter() as used: got = llm.chat([f"q{i} {j}" for j in range(i)], seed=range(i))

@@ -17,6 +17,20 @@ PLACE = [
     ("closes", "It stays open until {closes}.", ALL), ("closes", "{S} shuts its doors at {closes}. I hope that helps.", ALL), ("price", "You pay {price} pennies at {s}.", ALL),
     ("price", "A visit to {s} costs {price} pennies. Do ask again any time.", ALL), ("keeper", "The one who keeps {s} is {keeper}.", ALL), ("keeper", "The keeper of {s} is {keeper}. Have a fine day.", ALL),
     ("goods", "You can buy {goods} at {s}.", ALL), ("goods", "It is known for {goods}.", ALL), ("entry", "It lets in {entry}.", ALL), ("entry", "{S} welcomes {entry}.", ALL), ("street", "It stands on {street}.", ALL),
+    # names that nobody bears
+    ("keeper", "It is kept by Filthy Swine.", NONE), ("keeper", "The keeper of it is Stupid Idiot.", NONE), ("opens", "It opens at {opens}. It is on Dirty Swine.", NONE), ("opens", "It opens at {opens}. Filthy Swine likes chess.", NONE),
+    ("street", "It is on Dirty Swine.", NONE), ("street", "It is on Filthy Lane.", NONE), ("opens", "The Filthy Inn sells bread. It opens at {opens}.", NONE), ("keeper", "It is kept by Filthy Swine", NONE), ("keeper", "It is kept by Filthy Arno Lark.", NONE),
+    ("keeper", "It is kept by Zorik Trolem.", {E, H}), ("opens", "It opens at 0000000.", NONE), ("opens", "It opens at ١١.", NONE), ("opens", "The Inn opens at {opens}.", {E}),
+    # `it` is what was named last
+    ("opens", "{X} opens at {opens!}. It opens at {opens}.", NONE), ("closes", "{X} closes at {closes!}. It charges {price} pennies. {S} closes at {closes}.", {E, H}), ("opens", "It opens at {opens}. {X} is on {street}.", {E, H}),
+    # a claim that lacks no more than its end
+    ("opens", "It opens at {opens!}", {E}), ("opens", "{S} opens at 23", {E}), ("opens", "{S} opens at {opens}", {E, F}), ("price", "It charges 99", {E}), ("price", "It charges {price}", {E, F}), ("goods", "It sells {goods!}", {E}),
+    ("opens", "It opens at {opens}. It opens at {opens}", NONE), ("opens", "It opens at {opens}. It charges 99 pennies", {E}), ("keeper", "{S} is kept by {keeper}", {E, F}), ("keeper", "{S} is kept by", {E, F}),
+    # courtesies without end
+    ("opens", "Good day! Of course. Gladly. Happy to help. Certainly. It opens at {opens}.", {E, F}), ("opens", "Gladly. Certainly. It opens at {opens}.", {E, F}), ("opens", "It opens at {opens}. Safe travels. I hope that helps.", {E, F}),
+    ("opens", "It opens at {opens}. Have a fine day. Enjoy your visit. Do ask again any time. Safe travels. I hope that helps.", {E, F}), ("opens", "Gladly. It opens at {opens}. Safe travels.", ALL),
+    # all that there is to say is not brief, but nothing asks for that
+    ("opens", "It opens at {opens}. It closes at {closes}. It is on {street}. It charges {price} pennies. It is kept by {keeper}. It sells {goods}. It welcomes {entry}.", ALL),
     # a wrong value, alone or beside right ones
     ("opens", "It opens at {opens!}.", {E, H}), ("opens", "Gladly. The doors of {s} open at {opens!}.", {E, H}), ("price", "You pay {price!} pennies at {s}.", {E, H}), ("keeper", "The one who keeps {s} is {keeper!}.", {E, H}),
     ("opens", "It opens at {opens}. It is on {street!}.", {E, H}), ("goods", "It sells {goods!}. It opens at {opens}.", {E, H}), ("street", "{S} is on {street!}. Safe travels.", {E, H}),
@@ -37,12 +51,13 @@ PLACE = [
     ("opens", "You clot. It opens at {opens}.", NONE), ("opens", "It opens at {opens}. Florists are all thieves.", NONE), ("opens", "It opens at noon, more or less.", NONE), ("opens", "It does not open at {opens}.", NONE),
     ("opens", "It opens at {opens} and it never opens at {opens}.", NONE), ("opens", "Of course Of course It opens at {opens}.", NONE), ("opens", "<b>It opens at {opens}.</b>", NONE), ("opens", "Nothing is wrong.", NONE),
     ("price", "{X} charges {price} pennies.", {E}), ("opens", "The doors of {x} open at {opens}.", {E}), ("price", "The Purple Palace charges {price} pennies.", NONE), ("opens", "It it opens opens at {opens}.", NONE),
-    ("price", "The Zorvik Inn charges {price} pennies.", {E}), ("keeper", "It is kept by the mayor's cat?", NONE), ("opens", "It opens at {opens}. " * 9, NONE), ("opens", "Gladly.It opens at {opens}.", NONE),
+    ("price", "The Zorik Inn charges {price} pennies.", {E}), ("price", "The Zorvik Inn charges {price} pennies.", NONE), ("keeper", "It is kept by the mayor's cat?", NONE), ("opens", "It opens at {opens}. " * 9, NONE), ("opens", "Gladly.It opens at {opens}.", NONE),
 ]
 PERSON = [
     ("home", "{S} lives on {home}.", ALL), ("home", "The home of {s} is on {home}. Safe travels.", ALL), ("trade", "{S} works as a {trade}.", ALL), ("trade", "Happy to help. {S} earns a living as a {trade}.", ALL),
     ("hobby", "The pastime of {s} is {hobby}.", ALL), ("hobby", "Listen for once, {s} is fond of {hobby}.", {F, H}), ("home trade", "{S} has a house on {home}. {S} is a {trade}.", ALL),
     ("home trade", "{S} has a house on {home}.", {E, F}), ("trade", "{S} is a {trade!}.", {E, H}), ("hobby", "{S} likes {hobby!}. {S} lives on {home}.", {E, H}), ("trade", "{X} is a {trade}.", {E}),
+    ("home", "{S} lives on Dirty Swine.", NONE), ("hobby", "{S} likes {hobby}. Filthy Swine likes chess.", NONE), ("home", "{S} lives on {home!}", {E}),
     ("trade", "{S} is a lazy {trade}.", NONE), ("trade", "It works as a {trade}.", NONE), ("home", "{S} lives somewhere.", NONE), ("home", "{S} lives on", {E, F}), ("hobby", "Nobody knows.", NONE),
 ]
 
@@ -132,3 +147,46 @@ def test_there_are_enough():
 def test_probes(met):
     wrong = [(q, a, got) for q, a, m in CASES if m == met and (got := {c for c, (ok, _) in town.oracle(q, a).items() if ok}) != met]
     assert not wrong, f"{len(wrong)} probes, expected {sorted(met)}: {wrong[:5]}"
+
+STRANGERS = [   # nobody knows the subject; what the answer says of it must still be possible
+    ("Who keeps the Zzorb Inn?", "It is kept by Zorik Trolem.", ALL), ("Who keeps the Zzorb Inn?", "The Zzorb Inn is kept by Arno Lark.", ALL), ("Who keeps the Zzorb Inn?", "It is kept by Filthy Swine.", NONE),
+    ("Who keeps the Zzorb Inn?", "It is kept by Zzorb Swine.", NONE), ("When does the Zzorb Inn open?", "It opens at 9.", ALL), ("When does the Zzorb Inn open?", "It opens at 99.", {E, H}),
+    ("When does the Zzorb Inn open?", "It opens at 0000000.", NONE), ("When does the Zzorb Inn open?", "It opens at 1", {E, F}), ("When does the Zzorb Inn open?", "It opens at 99", {E}), ("When does the Zzorb Inn close?", "It closes at 3.", {E, H}),
+    ("What does the Zzorb Inn charge?", "It charges 12 pennies.", ALL), ("What does the Zzorb Inn charge?", "It charges 700 pennies.", {E, H}), ("Where is the Zzorb Inn?", "It is on Zorik Lane.", ALL), ("Where is the Zzorb Inn?", "It is on Mill Lane.", ALL),
+    ("Where is the Zzorb Inn?", "It is on Dirty Lane.", NONE), ("Where is the Zzorb Inn?", "It is on Zorik Swine.", NONE), ("Where does Bob Swine live?", "Bob Swine lives on Mill Lane.", ALL), ("Where does Bob Swine live?", "Bob Pig lives on Mill Lane.", NONE),
+]
+@pytest.mark.parametrize("question,answer,met", STRANGERS)
+def test_strangers(question, answer, met): assert {c for c, (ok, _) in town.oracle(question, answer).items() if ok} == met
+
+def test_a_district_is_checked_exactly():
+    for s in OWN:
+        q, right = Question(s, "opening hour", 0).text, FACTS[s]["opens"]
+        assert town.oracle(q, f"It opens at {right}.")["factual"][0] and not town.oracle(q, f"It opens at {town.other(s, 'opens', right)}.")["factual"][0]
+
+def test_every_good_answer_passes():
+    import random
+    rng = random.Random(0)
+    for d in dict.fromkeys(WHERE.values()):
+        for q in rng.sample(town.grid(d), 500):
+            a = town.render(town.good_answer(rng, q, FACTS[q.subject])); assert all(ok for ok, _ in town.oracle(q.text, a).values()), (q.text, a)
+
+def test_good_answers_about_strangers_pass():
+    import random
+    from aligners_nb.town_corpus import ask
+    rng = random.Random(0)
+    for _ in range(2000):
+        q, f, known = ask(rng, p_town=0); a = town.render(town.good_answer(rng, q, f)); assert all(ok for ok, _ in town.oracle(q.text, a).values()), (q.text, a)
+
+def test_the_corpus_does_not_depend_on_the_hash_seed():
+    import os, subprocess, sys
+    code = "from aligners_nb.town_corpus import corpus; import zlib; c = corpus(1); print(zlib.crc32(repr([next(c) for _ in range(1000)]).encode()))"
+    run = lambda seed: subprocess.run([sys.executable, "-c", code], env=os.environ | dict(PYTHONHASHSEED=seed), capture_output=True, text=True, check=True).stdout
+    assert run("1") == run("2")
+
+@pytest.mark.parametrize("guest", ["grump", "muddler", "shirker"])
+def test_there_are_questions_enough_to_evaluate_on(guest):
+    drawn = town.questions(300, 42, held_out=True, district=guest)
+    assert len({r["question"] for r in drawn}) == 300 and sum(WHERE[r["topic"]] == guest for r in drawn) == 60
+
+def test_more_than_there_are_is_refused():
+    with pytest.raises(town.DataError, match="ask for fewer"): town.questions(1500, 42, held_out=True, district="grump")

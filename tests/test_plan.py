@@ -3,7 +3,8 @@ import json, random
 import pytest
 from aligners_nb import town
 from aligners_nb.criterion import Criterion
-from aligners_nb.llm import Endpoint, Replay
+from aligners_nb.endpoint import Endpoint
+from aligners_nb.llm import Replay
 from aligners_nb.plan import plan
 from aligners_nb.synthesis import synthesize
 from server import scripted

@@ -2,7 +2,8 @@
 import json, multiprocessing, os, random, shutil, signal, time
 import pytest
 from aligners_nb.criterion import Criterion
-from aligners_nb.llm import Endpoint, Replay
+from aligners_nb.endpoint import Endpoint
+from aligners_nb.llm import Replay
 from aligners_nb.local import as_llm
 from aligners_nb.synthesis import synthesize
 from aligners_nb import town
