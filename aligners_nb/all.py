@@ -23,6 +23,7 @@ from . import town
 from .town_lm import guest, GUESTS
 from .store import *
 from .synthesis import *
+from .plan import *
 from .curation import *
 from .training import *
 from .aligner import *
