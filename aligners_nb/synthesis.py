@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/synthesis.html.md"""
 __all__ = ['IDEAS', 'HINTS', 'BLOCK', 'CALLS', 'seed_of', 'topics', 'questions', 'drafts', 'as_rows', 'criterion_of', 'total',
            'spent', 'synthesize', 'Plan', 'plan']
 
-# %% ../nbs/21_synthesis.ipynb #2652922c
+# %% ../nbs/21_synthesis.ipynb #4f00ef92
 import hashlib, json, math, random
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from .criterion import COLUMNS, Criterion, DataError, LLMError, NOTHING, criteri
 from .llm import Refused, Usage
 from .local import as_llm
 from .prompts import DRAFT_SCHEMA, STOP, correct_messages, critique_messages, draft_json_messages, draft_prompt, formats_hash
-from .prompts import parse_answer, parse_critique, parse_draft, parse_draft_json, parse_questions, parse_topics
+from .prompts import clean_reply, draft, parse_draft, parse_draft_json, parse_questions, parse_topics
 from .prompts import questions_prompt, respond_messages, topics_prompt
 from .store import Memory, Store
 
@@ -154,20 +154,20 @@ def _json(criterion, llm, rows, temperature, seeds):
                    max_tokens=400, temperature=temperature, seed=seeds, keep_refused=True, **held)
     return [_row(criterion, r, [o], parse_draft_json) for r,o in zip(rows, out)]
 
-# %% ../nbs/21_synthesis.ipynb #19c3ad02
+# %% ../nbs/21_synthesis.ipynb #5b512089
 def _separate(criterion, llm, rows, temperature, seeds):
     "A first draft; then, greedily, its correction; then, where that differs, what was wrong"
     said = [[] for _ in rows]
     def ask(messages, t, wanted=lambda s: True, drafts=False):
-        at = [i for i,s in enumerate(said) if all(isinstance(x, str) and x for x in s) and wanted(s)]    # the others are lost already
-        out = llm.chat([messages(criterion, rows[i]["question"], *said[i][:1]) for i in at], temperature=t, seed=[seeds[i] for i in at],
-                       drafts=[said[i][0] for i in at] if drafts else None, keep_refused=True)
+        at = [i for i,s in enumerate(said) if all(isinstance(x, str) and clean_reply(x) for x in s) and wanted(s)]   # the rest is lost
+        first = {i: [clean_reply(x) for x in said[i][:1]] for i in at}
+        out = llm.chat([messages(criterion, rows[i]["question"], *first[i]) for i in at], temperature=t, seed=[seeds[i] for i in at],
+                       drafts=[first[i][0] for i in at] if drafts else None, keep_refused=True)
         for i,x in zip(at, out): said[i].append(x.strip() if isinstance(x, str) else x)
     ask(respond_messages, temperature)
     ask(correct_messages, 0, drafts=True)
-    ask(critique_messages, 0, lambda s: s[0]!=s[1])
-    def read(response, correction="", critique=NOTHING):
-        return dict(response=parse_answer(response), critique=parse_critique(critique), correction=parse_answer(correction))
+    ask(critique_messages, 0, lambda s: clean_reply(s[0])!=clean_reply(s[1]))
+    def read(response, correction="", critique=NOTHING): return draft(response, critique, correction)
     return [_row(criterion, r, s, read) for r,s in zip(rows, said)]
 
 CALLS = dict(one=_one, separate=_separate, json=_json)
