@@ -89,12 +89,12 @@ def parse_correction(
         text = head.rstrip(); head, gap, last = text.rpartition("\n\n")
     return parse_answer(_unquoted(text))
 
-# %% ../nbs/01_prompts.ipynb #8974cb0f
+# %% ../nbs/01_prompts.ipynb #1ae468ca
 _IT = r"(?: (?:with|in|about|to) (?:it|this|that|(?:the|your|my|this|that)(?: \w+)? (?:answer|response|reply|draft|text|statement)))?"
 _SAW = r"(?:there(?:['’]s| is| are| was| were) |i (?:see|find|found) )?"
 _WELL = "(?:" + "|".join([
     rf"{_SAW}nothing (?:(?:is|was|seems)(?: to be)? )?(?:wrong|to (?:correct|change|fix)){_IT}",
-    r"nothing needs (?:to be )?(?:correct|chang|fix)\w*",
+    r"nothing needs (?:to (?:be )?)?(?:correct|chang|fix)\w*",
     rf"{_SAW}no (?:issues?|problems|errors?|mistakes?|faults?|corrections?|changes?)"
     rf"(?: (?:(?:is|are|was|were) )?(?:found|needed|necessary|required|made))?{_IT}"]) + ")(?: at all| here)?"
 _NO_FAULT = re.compile(rf"{_WELL}\s*(?:$|[.,;:!–—-]|\b(?:as|since|because)\b)|(?:none|n/a|nothing)\W*$", re.I)
