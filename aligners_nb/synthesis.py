@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/synthesis.html.md"""
 __all__ = ['IDEAS', 'HINTS', 'BLOCK', 'CALLS', 'seed_of', 'topics', 'questions', 'drafts', 'as_rows', 'criterion_of', 'total',
            'spent', 'synthesize']
 
-# %% ../nbs/21_synthesis.ipynb #b1eae781
+# %% ../nbs/21_synthesis.ipynb #da759f21
 import hashlib, json, random, threading, time, warnings
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -21,7 +21,7 @@ from .endpoint import Endpoint
 from .llm import Cut, Refused, Usage
 from .local import as_llm
 from .prompts import DRAFT_SCHEMA, STOP, correct_messages, critique_messages, draft_json_messages, draft_prompt, formats_hash
-from .prompts import parse_answer, parse_critique, parse_draft, parse_draft_json, parse_questions, parse_topics
+from .prompts import clean_reply, draft, parse_draft, parse_draft_json, parse_questions, parse_topics
 from .prompts import questions_prompt, respond_messages, topics_prompt
 from .store import Memory, Store
 
@@ -239,21 +239,21 @@ def _json(criterion, llm, rows, temperature, seeds, max_tokens):
                    max_tokens=max_tokens, temperature=temperature, seed=seeds, keep_refused=True, **held)
     return [_row(criterion, r, [o], parse_draft_json, max_tokens) for r,o in zip(rows, out)]
 
-# %% ../nbs/21_synthesis.ipynb #41954cbc
+# %% ../nbs/21_synthesis.ipynb #9667be9e
 def _separate(criterion, llm, rows, temperature, seeds, max_tokens):
     "A first draft; then, greedily, its correction; then, where that differs, what was wrong"
     said = [[] for _ in rows]
     def whole(x): return isinstance(x, str) and not isinstance(x, Cut)
     def ask(messages, t, wanted=lambda s: True, drafts=False):
-        at = [i for i,s in enumerate(said) if all(whole(x) and x for x in s) and wanted(s)]    # the others are lost already
-        out = llm.chat([messages(criterion, rows[i]["question"], *said[i][:1]) for i in at], max_tokens=max_tokens, temperature=t,
-                       seed=[seeds[i] for i in at], drafts=[said[i][0] for i in at] if drafts else None, keep_refused=True)
+        at = [i for i,s in enumerate(said) if all(whole(x) and clean_reply(x) for x in s) and wanted(s)]    # the others are lost already
+        first = {i: [clean_reply(x) for x in said[i][:1]] for i in at}
+        out = llm.chat([messages(criterion, rows[i]["question"], *first[i]) for i in at], max_tokens=max_tokens, temperature=t,
+                       seed=[seeds[i] for i in at], drafts=[first[i][0] for i in at] if drafts else None, keep_refused=True)
         for i,x in zip(at, out): said[i].append(x.strip() if whole(x) else x)
     ask(respond_messages, temperature)
     ask(correct_messages, 0, drafts=True)
-    ask(critique_messages, 0, lambda s: s[0]!=s[1])
-    def read(response, correction="", critique=NOTHING):
-        return dict(response=parse_answer(response), critique=parse_critique(critique), correction=parse_answer(correction))
+    ask(critique_messages, 0, lambda s: clean_reply(s[0])!=clean_reply(s[1]))
+    def read(response, correction="", critique=NOTHING): return draft(response, critique, correction)
     return [_row(criterion, r, s, read, max_tokens) for r,s in zip(rows, said)]
 
 CALLS = dict(one=_one, separate=_separate, json=_json)
