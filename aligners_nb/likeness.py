@@ -200,7 +200,7 @@ def alike(
     of = {i: at[g] for i,g in zip(at, group)}
     return [of[i] for i in first]
 
-# %% ../nbs/04_likeness.ipynb #828560d9
+# %% ../nbs/04_likeness.ipynb #2e0f6f16
 NEAR = .6   # likeness from which two questions stay on one side
 
 def _warn_uneven(sizes, shares, largest):
@@ -209,7 +209,7 @@ def _warn_uneven(sizes, shares, largest):
     if n > 2 and (empty or max(abs(k-s*n) for k,s in zip(sizes, shares)) > max(3, .1*n)):
         wanted = ", ".join(f"{s*n:.0f}" for s in shares)
         warnings.warn(f"{n} rows were split into {', '.join(map(str, sizes))}; wanted were {wanted}. Questions that are alike "
-                      f"stay together, and the largest group of them has {largest} rows: add topics and question types, or more rows", stacklevel=4)
+                      f"stay together, and the largest group has {largest} rows: add topics and question types, or more rows", stacklevel=4)
 
 # %% ../nbs/04_likeness.ipynb #9c79519d
 def deal(
