@@ -120,15 +120,15 @@ def _groups(rooms):
         res[-1].append(i); room = min(room, rooms[i][2])
     return res
 
-# %% ../nbs/31_aligner.ipynb #ae554b3c
+# %% ../nbs/31_aligner.ipynb #26c5f991
 @patch
 def _too_long(self:Aligner, rooms):
     "`DataError` about the first answer whose correction has no room"
     for i,(prompt,_,_,n) in enumerate(rooms):
         if not _fit_in(*rooms[i]):
-            raise DataError(f"answer {i} is too long with its question for {shown(self.base)}, which reads {self.limit} tokens: the request "
-                            f"to correct it has {len(prompt)}, of which the answer has {n}, and the correction may need {n+SLACK//2} more. "
-                            "Shorten one of them, or ask `aligner.fits(question, response)` first")
+            raise DataError(f"answer {i} is too long with its question for {shown(self.base)}, which reads {self.limit} tokens: the "
+                            f"request to correct it has {len(prompt)}, of which the answer has {n}, and a correction as long "
+                            f"needs {n+SLACK//2} more. Shorten one of them, or ask `aligner.fits(question, response)` first")
 
 @patch
 def __call__(self:Aligner,

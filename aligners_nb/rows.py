@@ -44,7 +44,7 @@ def checked(
             raise DataError(f"row {i} has {bad}={r[bad]!r:.40}: it must be a text that is not empty")
     return rows
 
-# %% ../nbs/23_rows.ipynb #8c15ed6f
+# %% ../nbs/23_rows.ipynb #37086257
 def check_criterion(
     criterion, # what was given
 )->Criterion:
@@ -61,7 +61,8 @@ def about(
     res = checked(rows)
     criterion = check_criterion(criterion_of(rows) if criterion is None else criterion)
     if other := {r["criterion"] for r in res if r.get("criterion")}-{criterion.name}:
-        raise DataError(f"these rows are about {min(other)!r}, and criterion is {criterion!r}: give rows and criterion that belong together")
+        raise DataError(f"these rows are about {min(other)!r}, and criterion is {criterion!r}: "
+                        "give rows and criterion that belong together")
     return criterion, res
 
 # %% ../nbs/23_rows.ipynb #98a6c76f

@@ -6,7 +6,7 @@ Docs: https://example-user.github.io/aligners-nb/training.html.md"""
 
 # %% auto #0
 __all__ = ['TASKS', 'dial', 'check_settings', 'lora_config', 'collate', 'bf16', 'LossLog', 'train', 'plot_log', 'context',
-           'weights_print', 'base_print', 'shown', 'check_base', 'save_adapter', 'make_folder', 'read_meta',
+           'weights_print', 'base_print', 'shown', 'check_base', 'make_folder', 'save_adapter', 'read_meta',
            'read_adapter', 'fingerprint', 'finished', 'unique', 'push', 'fetch', 'card']
 
 # %% ../nbs/30_training.ipynb #488dd7e4
@@ -193,7 +193,7 @@ def base_print(
     "The `weights_print` of a base"
     return weights_print(_own(model).values())
 
-# %% ../nbs/30_training.ipynb #b0d90061
+# %% ../nbs/30_training.ipynb #2f027c22
 def shown(
     base:str, # how a base was asked for
 )->str:
@@ -211,6 +211,7 @@ def _adapter(folder):
         with safe_open(path, "pt") as f: return config, {k: f.get_slice(k).get_shape() for k in sorted(f.keys())}
     except (OSError, SafetensorError) as e: raise DataError(f"{path} can't be read ({e!s:.80}): copy the folder again") from None
 
+# %% ../nbs/30_training.ipynb #c1840f4b
 def _misfit(model, folder):
     "The first layer of the adapter in `folder` that `model` has not, or not in that size; None if it has them all"
     own, (config, shapes) = _own(model), _adapter(folder)
@@ -220,7 +221,8 @@ def _misfit(model, folder):
         side, rank = (shape[-1], shape[0]) if a else (shape[0], shape[-1])          # A: (rank, in), B: (out, rank)
         if layer+".weight" not in own or side not in own[layer+".weight"].shape: return layer
         if a and rank!=config.r and not config.rank_pattern:
-            raise DataError(f"{folder}: adapter_config.json says rank {config.r}, adapter_model.safetensors has {rank}: copy the folder again")
+            raise DataError(f"{folder}/adapter_config.json says rank {config.r}, adapter_model.safetensors has {rank}: "
+                            "copy the folder again")
 
 def check_base(
     meta:dict, # what `read_meta` gave
@@ -236,7 +238,33 @@ def check_base(
         warnings.warn(f"{folder} was trained on other weights of {shown(meta['base'])} than those loaded now: "
                       "expect nonsense, or train it again")
 
-# %% ../nbs/30_training.ipynb #01e23687
+# %% ../nbs/30_training.ipynb #d32234ca
+_FILES = "adapter_config.json", "adapter_model.safetensors", "README.md"
+
+def _path(folder):
+    if not isinstance(folder, (str, os.PathLike)): raise TypeError(f"{folder!r:.60} is no folder: give its name")
+    # os.path, since pathlib raises where a name is too long to be looked up
+    if os.path.exists(folder) and not os.path.isdir(folder): raise DataError(f"{folder} is a file: name a folder")
+    return Path(folder).resolve()
+
+def make_folder(
+    folder, # its name
+)->Path: # absolute
+    "Make `folder` and those it lies in; `DataError` where that can't be"
+    p = _path(folder)
+    try: p.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise DataError(f"{folder} can't be made ({e.strerror}): name a folder that can be written to") from None
+    return p
+
+def _scratch(folder, meta_file):
+    "`folder`, and an empty one beside it to write to; `DataError` where what is written there may not take its place"
+    folder = _path(folder); held = sorted(p.name for p in folder.iterdir()) if os.path.isdir(folder) else []
+    if other := [n for n in held if n not in (*_FILES, meta_file) or meta_file not in held]:
+        raise DataError(f"{folder} holds {other[0]}: that is no adapter with {meta_file}, and would be lost. Name a new or an empty folder")
+    tmp = folder.with_name(f".{folder.name}.{os.getpid()}"); shutil.rmtree(tmp, ignore_errors=True)
+    return folder, make_folder(tmp)
+
+# %% ../nbs/30_training.ipynb #5100ec2c
 def save_adapter(
     model, # a PEFT model
     name:str, # which of its adapters
@@ -256,30 +284,6 @@ def save_adapter(
     if folder.exists(): _replace(folder, tmp)
     else: tmp.rename(folder)
     return folder
-
-_FILES = "adapter_config.json", "adapter_model.safetensors", "README.md"
-
-def _path(folder):
-    if not isinstance(folder, (str, os.PathLike)): raise TypeError(f"{folder!r:.60} is no folder: give its name")
-    if Path(folder).is_file(): raise DataError(f"{folder} is a file: name a folder")
-    return Path(folder).resolve()
-
-def make_folder(
-    folder, # its name
-)->Path: # absolute
-    "Make `folder` and those it lies in; `DataError` where that can't be"
-    p = _path(folder)
-    try: p.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise DataError(f"{folder} can't be made ({e.strerror}): name a folder that can be written to") from None
-    return p
-
-def _scratch(folder, meta_file):
-    "`folder`, and an empty one beside it to write to; `DataError` where what is written there may not take its place"
-    folder = _path(folder); held = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    if other := [n for n in held if n not in (*_FILES, meta_file) or meta_file not in held]:
-        raise DataError(f"{folder} holds {other[0]}: that is no adapter with {meta_file}, and would be lost. Name a new or an empty folder")
-    tmp = folder.with_name(f".{folder.name}.{os.getpid()}"); shutil.rmtree(tmp, ignore_errors=True)
-    return folder, make_folder(tmp)
 
 def _replace(folder, tmp):
     old = tmp.with_name(tmp.name+".old"); shutil.rmtree(old, ignore_errors=True)
@@ -316,7 +320,7 @@ def read_adapter(
     try: return meta, Criterion.from_dict(meta["criterion"])
     except (DataError, TypeError) as e: raise DataError(f"{Path(folder)/meta_file} has a broken criterion: {e}") from None
 
-# %% ../nbs/30_training.ipynb #220b546c
+# %% ../nbs/30_training.ipynb #e66e2dbf
 def fingerprint(
     *parts, # anything JSON can hold
 )->str: # 12 hex digits
@@ -330,7 +334,7 @@ def finished(
 )->bool:
     "Does `out` hold the outcome of this very run? `DataError` if the outcome could not be saved there"
     if out is None: return False
-    if (_path(out)/meta_file).is_file() and read_meta(out, meta_file).get("fingerprint") == key: return True
+    if os.path.isfile(_path(out)/meta_file) and read_meta(out, meta_file).get("fingerprint") == key: return True
     _scratch(out, meta_file)[1].rmdir()
     return False
 
@@ -342,7 +346,7 @@ def unique(
     "An adapter name that no other adapter of this process has"
     return re.sub(r"\W+", "_", "_".join(parts)) + f"_{next(_count)}"
 
-# %% ../nbs/30_training.ipynb #3c551567
+# %% ../nbs/30_training.ipynb #eba68d38
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 def push(
@@ -362,7 +366,7 @@ def fetch(
 )->Path: # a folder
     "`where` if it is a folder, else the downloaded repository"
     if not isinstance(where, (str, os.PathLike)): raise TypeError(f"give a folder, or a repository of the Hub; got {where!r:.60}")
-    if Path(where).is_dir(): return Path(where)
+    if os.path.isdir(where): return Path(where)
     if not _REPO.fullmatch(str(where)):
         raise DataError(f"no folder {where}, and no repository of the Hub either: those look like you/its-name")
     try: return Path(snapshot_download(str(where), allow_patterns=["*.json", "*.safetensors", "*.md"]))
