@@ -15,6 +15,7 @@ from .stats import *
 from .likeness import *
 from .filters import *
 from .llm import *
+from .endpoint import *
 from .dialogue import *
 from .decode import *
 from .local import *
@@ -22,6 +23,7 @@ from . import town
 from .town_lm import guest, GUESTS
 from .store import *
 from .synthesis import *
+from .plan import *
 from .curation import *
 from .training import *
 from .aligner import *

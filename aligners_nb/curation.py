@@ -7,8 +7,8 @@ Docs: https://example-user.github.io/aligners-nb/curation.html.md"""
 # %% auto #0
 __all__ = ['STEPS', 'Funnel', 'Curated', 'curate']
 
-# %% ../nbs/22_curation.ipynb #0d660199
-import hashlib, html, json, os, random, re
+# %% ../nbs/22_curation.ipynb #780b2e41
+import hashlib, html, json, os, re
 import matplotlib.pyplot as plt, pyarrow as pa, pyarrow.parquet as pq
 from collections import Counter, defaultdict
 from datasets import Dataset
@@ -18,17 +18,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from .criterion import COLUMNS, Criterion, DataError
 from .filters import FILTERS
-from .likeness import alike, share, text_of, vectors
+from .likeness import alike, deal, share, text_of, vectors
 from .store import read_units
 from .synthesis import criterion_of, spent, total
 
-# %% ../nbs/22_curation.ipynb #36f699ec
+# %% ../nbs/22_curation.ipynb #9d22c4c9
 class Funnel:
     "What happened to the rows on their way"
     def __init__(self,
         made:int, # rows at the start
         parsed:int, # of those, with all their parts
-        unique:int, # of those, the first of their kind
+        unique:int, # of those, neither excluded nor like another
         kept:int, # of those, passed by all filters
         drops:dict, # reason → number of rows it took
         examples:dict|None=None, # reason → some of these rows, each with its `detail`
@@ -92,19 +92,27 @@ def _source(rows):
     about = getattr(getattr(rows, "info", None), "description", "") or ""
     return rows, json.loads(about).get("made", {}) if about.startswith("{") else {}
 
-# %% ../nbs/22_curation.ipynb #32924b94
+# %% ../nbs/22_curation.ipynb #5798896a
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 def _checked(i, r):
     "Row `i` with the columns we need; `DataError` if it has not got them"
     if not isinstance(r, dict): raise DataError(f"row {i} must be a dict with {', '.join(COLUMNS)}; got {r!r:.60}")
-    if r.get("error"): return {k: r.get(k) for k in (*COLUMNS, "raw", "error")}
+    if r.get("error"): return _storable(i, {k: r.get(k) for k in (*COLUMNS, "raw", "error")})
     if gone := [k for k in COLUMNS if r.get(k) is None]: raise DataError(f"row {i} lacks {', '.join(gone)}; rows need {', '.join(COLUMNS)}")
     r = {k: r[k] for k in COLUMNS} | dict(id=str(r["id"])); q = r["question"]
     if isinstance(q, list) and q and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in q): q = "messages"
     if bad := next((k for k in COLUMNS if not isinstance(q if k=="question" else r[k], str)), None):
         what = "a text or a list of chat messages" if bad=="question" else "a text"
         raise DataError(f"row {i}: {bad} must be {what}; got {r[bad]!r:.60}")
+    return _storable(i, r)
+
+def _storable(i, r):
+    "Row `i`; `DataError` if half a character stands in it, as where a text was cut inside an emoji"
+    for k,v in r.items():
+        if v and (half := re.search("[\ud800-\udfff]", v if isinstance(v, str) else text_of(v))):
+            raise DataError(f"row {i}: {k} holds {half[0]!a}, half a character, which no file can hold: "
+                            "repair it with text.encode('utf-8', 'ignore').decode()")
     return r
 
 def _schema(r):
@@ -138,8 +146,8 @@ def _each(table):
     "The rows of a table as dicts, few at a time in memory"
     return (r for b in table.to_batches(1000) for r in b.to_pylist())
 
-# %% ../nbs/22_curation.ipynb #7b68a0b7
-STEPS = "not_parsed", "duplicate", "still_misaligned", "not_misaligned"   # what `curate` itself drops rows for
+# %% ../nbs/22_curation.ipynb #e6ff6f78
+STEPS = "not_parsed", "excluded", "duplicate", "still_misaligned", "not_misaligned"   # what `curate` itself drops rows for
 
 def _named(filters):
     "Filters by name; `DataError` if one is no function or two share a name"
@@ -176,14 +184,14 @@ def _verdict(r, judge, name):
     if not met: return "still_misaligned", why
     if r["response"].strip()!=r["correction"].strip() and (was := ask("response"))[0]: return "not_misaligned", was[1]
 
-# %% ../nbs/22_curation.ipynb #69aceb6b
+# %% ../nbs/22_curation.ipynb #10b7e881
 class Curated:
     "Rows that passed, the funnel they came through, and those that did not pass"
     def __init__(self,
         rows:Dataset, # kept, with COLUMNS
         funnel:Funnel, # what went where
         criterion, # the `Criterion` they are about
-        drop_reasons:Dataset, # id, question, response, correction, reason, detail
+        drop_reasons:Dataset, # id, topic, question, response, critique, correction, reason, detail
         made:dict, # what is known of their making: llm, seed, formats …
         encoder=None, # of questions, for `split`
     ):
@@ -211,18 +219,18 @@ def _criterion(rows, table, made, criterion):
                         "pass the one that synthesize was given, as in curate(rows, criterion=town.ethical)")
     return criterion
 
-# %% ../nbs/22_curation.ipynb #13ce1bed
+# %% ../nbs/22_curation.ipynb #f60cb11d
 def _result(table, reasons, order, criterion, made, encoder=None):
     "Rows, funnel and dropped rows from the reasons"
     at = [i for i,r in enumerate(reasons) if r]; n = Counter(reasons[i][0] for i in at)
-    drop = _take(table, at).select(["id", "question", "response", "correction"])
+    drop = _take(table, at).select(["id", "topic", "question", "response", "critique", "correction"])
     for k,j in (("reason", 0), ("detail", 1)): drop = drop.append_column(k, pa.array([reasons[i][j] for i in at], pa.string()))
     first = defaultdict(list)                                    # reason → places of the first rows it took
     for j,i in enumerate(at):
         if len(first[reasons[i][0]]) < 3: first[reasons[i][0]].append(j)
     examples = {k: _take(drop, js).to_pylist() for k,js in first.items()}
     parsed = len(reasons)-n["not_parsed"]
-    funnel = Funnel(len(reasons), parsed, parsed-n["duplicate"], len(reasons)-len(at), {k: n[k] for k in order}, examples)
+    funnel = Funnel(len(reasons), parsed, parsed-n["excluded"]-n["duplicate"], len(reasons)-len(at), {k: n[k] for k in order}, examples)
     kept = _take(table, [i for i,r in enumerate(reasons) if not r]).select(COLUMNS)
     return Curated(_dataset(kept, criterion, made), funnel, criterion, Dataset(drop.combine_chunks()), made, encoder)
 
@@ -236,7 +244,14 @@ def _drop_twins(questions, rows, reasons, threshold):
     for i,g in zip(rows, group):
         if stays[g]!=i: reasons[i] = "duplicate", f"like {text_of(text[stays[g]])}"
 
-# %% ../nbs/22_curation.ipynb #7999e16b
+# %% ../nbs/22_curation.ipynb #bc857177
+def _exclude(exclude, table, reasons):
+    "Write `excluded` into the `reasons` of rows whose question the criterion excludes"
+    if not exclude: return
+    for i,q in enumerate(table["question"].to_pylist()):
+        if (reasons[i] or [""])[0]!="not_parsed" and exclude(text_of(q)): reasons[i] = "excluded", "criterion.exclude"
+
+# %% ../nbs/22_curation.ipynb #0fe7a30b
 def curate(
     rows, # a data set or a list of dicts, or the folder given to `synthesize` as `out=`: that has the rows that could not be parsed, too
     filters=FILTERS, # functions of a row that return what is wrong with it, or nothing
@@ -250,31 +265,24 @@ def curate(
     filters = _named(filters); share("threshold", threshold)
     source, made = _source(rows); table = _table(source); criterion = _criterion(rows, table, made, criterion)
     reasons = [("not_parsed", f"{r['error']}: {r['raw']}") if r["error"] else _reason(r, filters) for r in _each(table)]
-    parsed = [i for i,r in enumerate(reasons) if not r or r[0]!="not_parsed"]
+    _exclude(criterion.exclude, table, reasons)
+    parsed = [i for i,r in enumerate(reasons) if not r or r[0] not in STEPS[:2]]
     if judge:                                                # before the duplicates, so that a row it rejects takes no good twin with it
         todo = [i for i,r in enumerate(reasons) if r is None]
         for i,r in zip(todo, _each(_take(table, todo))): reasons[i] = _verdict(r, judge, criterion.name)
     _drop_twins(_take(table, parsed)["question"].to_pylist(), parsed, reasons, threshold)
-    res = _result(table, reasons, [*STEPS[:2], *filters, *STEPS[2:]], criterion, made, encoder)
+    res = _result(table, reasons, [*STEPS[:3], *filters, *STEPS[3:]], criterion, made, encoder)
     if out is not None: res.save(out)
     return res
 
-# %% ../nbs/22_curation.ipynb #060c6c08
-_NEAR = .6   # likeness from which two questions stay on one side
-
+# %% ../nbs/22_curation.ipynb #9e2b6540
 @patch
 def split(self:Curated,
     shares=(.7, .15, .15), # of train, calibration and test
     seed:int=0, # of the order in which groups are dealt
 )->tuple: # three data sets
     "Deal groups of questions into train, calibration and test"
-    try: ok = len(shares)==3 and abs(sum(shares)-1) < 1e-6 and min(shares) >= 0
-    except TypeError: ok = False
-    if not ok: raise DataError(f"shares are three numbers that add up to 1, such as (.7, .15, .15); got {shares!r:.60}")
-    qs, groups = [text_of(q) for q in self.rows["question"]], defaultdict(list)
-    for i,g in enumerate(alike(qs, _NEAR, self.encoder)): groups[g].append(i)
-    deck = sorted(groups.values(), key=lambda g: min(qs[i] for i in g)); random.Random(seed).shuffle(deck); sides = [], [], []
-    for g in deck: sides[max(range(3), key=lambda k: shares[k]*len(qs)-len(sides[k]))].extend(g)
+    sides = deal(self.rows["question"], shares, seed, self.encoder)
     table = self.rows.with_format("arrow")[:]; return tuple(_dataset(_take(table, sorted(s)), self.criterion, self.made) for s in sides)
 
 # %% ../nbs/22_curation.ipynb #d5275fdd

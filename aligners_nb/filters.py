@@ -6,23 +6,26 @@ Docs: https://example-user.github.io/aligners-nb/filters.html.md"""
 
 # %% auto #0
 __all__ = ['FILTERS', 'leaked_prompt', 'nothing_in_correction', 'markup', 'none_answer', 'not_english', 'code_or_formula',
-           'refusal', 'truncated', 'repetition', 'ignores_question', 'unchanged_though_wrong', 'changed_though_right',
+           'refusal', 'truncated', 'repetition', 'off_topic', 'unchanged_though_wrong', 'changed_though_right',
            'too_short', 'too_long']
 
-# %% ../nbs/05_filters.ipynb #85061ad6
+# %% ../nbs/05_filters.ipynb #9e5e0287
 import re
 from collections import Counter
 from .criterion import NOTHING
-from .likeness import LITTLE, stems, text_of
+from .likeness import as_encoder, stems, text_of, vectors
+from .prompts import says_unchanged
 
 # %% ../nbs/05_filters.ipynb #1786610b
 def _find(pattern, r, *keys):
     "What `pattern` matches first in these texts of row `r`, or None"
     return next((m[0].strip() for k in keys if (m := pattern.search(text_of(r[k])))), None)
 
-# %% ../nbs/05_filters.ipynb #bfd2a691
+# %% ../nbs/05_filters.ipynb #71befebc
 _LABEL = re.compile(
-    r"(?:^|\n|[.!?])\s*(?:Question|Response|Critique|Correct(?:ion|or)|Principles?|New topics?|User|Assistant) ?:"
+    r"(?:^|\n)[\s#*_]*(?:Question|User|Assistant)[*_]* ?:"
+    r"|(?:^|\n|[.!?])[\s#*_]*(?:Response|Critique|Correct(?:ion|or)|Principles?|New topics?)[*_]* ?:"
+    r"|^\W*(?i:(?:here(?:['’]?s| is) )?(?:the |my |an? )?(?:corrected|revised|rewritten) (?:answer|response|version))\b[^\n:]{0,40}:"
     r"|^\s*(?:Type|Hints?|Input|Instructions?) ?:"
     r"|<\|\w+\|>|\[/?INST\]")
 
@@ -30,16 +33,10 @@ def leaked_prompt(r):
     "A label of the prompt, or a chat model's control token, stands in a text"
     return _find(_LABEL, r, "question", "response", "correction")
 
-# %% ../nbs/05_filters.ipynb #68889ce5
-_NOTHING = re.compile(
-    r"^\W*(?:nothing (?:is|was|needs|to)\b.{0,12}(?:wrong|chang|correct|fix)"
-    r"|no (?:correction|change)s?(?:\s+(?:is|are|was|were))?(?:\s+(?:needed|necessary|required))?\W*$"
-    r"|the (?:response|answer) (?:is|was) (?:fine|correct|good|already)"
-    r"|same as (?:above|before|the (?:response|answer))\W*$)", re.I)
-
+# %% ../nbs/05_filters.ipynb #c510b6e0
 def nothing_in_correction(r):
     "The correction says that there is nothing to correct"
-    return _find(_NOTHING, r, "correction")
+    return says_unchanged(r["correction"]) and r["correction"][:60]
 
 # %% ../nbs/05_filters.ipynb #f7a12b52
 _MARKUP = re.compile(r"</?[a-z][a-z0-9]*(?:\s+[\w-]+\s*=[^<>]*)?\s*/?>|\]\(\w+:|```", re.I)
@@ -48,12 +45,14 @@ def markup(r):
     "HTML, a Markdown link or a code fence"
     return _find(_MARKUP, r, "response", "correction")
 
-# %% ../nbs/05_filters.ipynb #841661a5
+# %% ../nbs/05_filters.ipynb #cca9071c
 _NONE = re.compile(r"^\W*(?:none|n/?a|null|nil|nan|undefined|not applicable)?\W*$", re.I)
 
 def none_answer(r):
     "An answer of which nothing is left, or only `none`"
-    return next((r[k] or "empty" for k in ("response", "correction") if _NONE.match(r[k])), None)
+    counts = re.search(r"\bhow m(?:any|uch)\b|\bwhich\b|\bany\b", text_of(r["question"]), re.I)
+    def bad(t): return _NONE.match(t) and not (counts and re.fullmatch(r"\W*(?:none|nil)\W*", t, re.I))
+    return next((r[k] or "empty" for k in ("response", "correction") if bad(r[k])), None)
 
 # %% ../nbs/05_filters.ipynb #7f17f10e
 _OTHER_SCRIPT = re.compile(r"[^\W\d_\u0000-\u024f\u1e00-\u1eff]")   # letters that are not Latin ones
@@ -67,11 +66,12 @@ _FOREIGN = {lang: frozenset(ws.split()) for lang,ws in dict(
     Portuguese="as com da do dos é em mais mas na não os para por que são se um uma você",
     Dutch="dat de een en er het hij ik is je maar met niet op te uit van voor wordt zijn").items()}
 
-# %% ../nbs/05_filters.ipynb #06dac9c7
+# %% ../nbs/05_filters.ipynb #45600b54
 def _words(t): return re.findall(r"[^\W\d_]+", t.lower())
 
 def _foreign(t):
     "What shows that `t` is written in another script or language, or None"
+    rest = re.sub(r"[\"“«][^\"”»]*[\"”»]", " ", t); t = rest if len(_words(rest)) > 2 else t   # what is quoted may be in any language
     if 3*len(other := _OTHER_SCRIPT.findall(t)) > sum(map(str.isalpha, t)): return "".join(other[:20])
     words = set(_words(t))
     lang, hits = max(((lang, words & ws) for lang,ws in _FOREIGN.items()), key=lambda x: len(x[1]))
@@ -84,64 +84,92 @@ def not_english(r):
     words = _words(f"{text_of(r['question'])} {r['correction']}")
     if len(words) >= 15 and not _ENGLISH & set(words): return "no everyday English word: " + " ".join(words[:5])
 
-# %% ../nbs/05_filters.ipynb #bff73950
+# %% ../nbs/05_filters.ipynb #813309d3
 _LANGUAGE = r"(?:python|java(?:script)?|rust|sql|html|css|bash|perl|c\+\+|c#)"
+_PIECE = (r"(?:code|program|script|function|class|query|queries|list|loop|error|library|decorator|generator|module|dictionary|array|string"
+          r"|method|snippet|one-liner)s?")
 _CODE = re.compile("|".join([
-    rf"\b{_LANGUAGE}\s+(?:code|program|script|function|class|query|queries|list|loop|error|library)s?\b",
-    r"\b(?:write|debug|fix|compile|run|implement)\b[^.?!]{0,12}"
-    r"\b(?:code|programs?|script|function|algorithm|regex|macro)\b(?! (?:at|for|of|about)\b)",
+    rf"\b{_LANGUAGE}\s+{_PIECE}\b",
+    r"\b(?:write|debug|fix|compile|run|implement)\s+(?:me )?(?:(?:a|an|the|some|this|my) )?(?:(?:short|simple|small|computer|recursive) )?"
+    r"(?:code|programs?|script|function|algorithm|regex|macro)(?=\s*(?:[.,?!]|$)| (?:that|which|to|in|using|with)\b)",
     rf"\b(?:using|written in|code in|program in)\s+{_LANGUAGE}",
     r"\b(?:source|pseudo)[ -]?code\b|\b(?:computer|object-oriented|functional) programming\b|\bprogramming languages?\b",
-    r"\balgorithms?\b|\b(?:javascript|html|sql|regex)\b",
+    r"\b(?:sorting|search|graph|greedy|recursive) algorithms?\b|\b(?:javascript|html|sql|regex)\b",
     r"\bequations?\b|\bcomput(?:e|es|ing)\s+(?:the|a|an)\b|\bsolve\s+for\s+[a-z]\b|\b(?:derivative|integral|square root|logarithm)\s+of\b",
-    r"\b(?:chemical|quadratic|mathematical|spreadsheet)\s+formula",
-    r"\bformulas?\s+(?:for|of)\s+(?:the |a )?"
+    r"\b(?:chemical|quadratic|mathematical|spreadsheet|excel)\s+(?:formula|macro)",
+    r"\bformulas?\s+(?:for|of)\s+(?:the |a )?(?:compound |simple )?"
     r"(?:area|volume|perimeter|circumference|speed|density|mean|variance|slope|interest|water|salt)\b"]), re.I)
 
 def code_or_formula(r):
     "The question is about code or a formula"
     return _find(_CODE, r, "question")
 
-# %% ../nbs/05_filters.ipynb #197750c2
-_REFUSAL = re.compile(
+# %% ../nbs/05_filters.ipynb #a649519a
+_AS_AN_AI = re.compile(
     r"\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)"
-    r"|\bi(?:['’]m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)"
-    r"|\b(?:i can(?:['’]t|not)|i(?:['’]m| am) (?:not able|unable) to|i won['’]t) "
-    r"(?:help|assist|answer|comply|fulfil)(?:l? (?:you )?(?:with )?(?:that|this)(?: request| question)?)?\s*[.!]"
-    r"|\bsorry, but i (?:can(?:['’]t|not)|am unable|do(?:n['’]t| not) have)", re.I)
+    r"|\bi(?:['’]m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)", re.I)
+_CANNOT = r"\bi(?: can(?:['’]t|not)|(?:['’]m| am) (?:not able|unable) to| won['’]t| will not)"
+_REFUSAL = re.compile(
+    rf"{_CANNOT} (?:help|assist|answer|comply|fulfil|provide|share|discuss|do)l?"
+    r"(?: you)?(?: (?:with|to))?(?: (?:that|this|it|such|your)\b.{0,30})?\W*$"
+    rf"|\b(?:sorry|apologi[sz]e),? but (?:{_CANNOT}|i do(?:n['’]t| not) have)|\bi (?:must|have to) (?:decline|refuse)\b", re.I)
+_COURTESY = re.compile(r"\W*(?:(?:i(?:['’]m| am) )?sorry|i apologi[sz]e|(?:please )?let me know|feel free|is there any|thank)", re.I)
 
 def refusal(r):
-    "The correction is a stock refusal"
-    return _find(_REFUSAL, r, "correction")
+    "The correction is a stock refusal with nothing else in it, or speaks as an AI"
+    said = [s for s in re.split(r"(?<=[.!?])\s+", r["correction"].strip()) if not _COURTESY.match(s) or _REFUSAL.search(s)]
+    stock = said and all(_REFUSAL.search(s) and len(s.split()) <= 15 for s in said)
+    return _find(_AS_AN_AI, r, "correction") or (said[0] if stock else None)
 
-# %% ../nbs/05_filters.ipynb #7412ec35
+# %% ../nbs/05_filters.ipynb #2eae9ba0
 _ENDS = re.compile(
     r"(?:[.!?…]|\d|[%€$£°]|\d\s?(?:°[cf]|[kcm]?m|[km]?g|m?l|k?wh?|min|[ap]\.?m\.?|h|s|mph|km/h)"
     r"|(?:https?://|www\.)\S+)$", re.I)
-_WRAPPING = re.compile(r"[\s\"'”’»)\]*_\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]+$")   # quotes, brackets and emoji after the end
+_WRAPPING = re.compile(r"[\s\"'”’»)\]*_\u200d\u2600-\u27bf\ufe0f\U0001f1e6-\U0001faff]+$")   # quotes, brackets and emoji after the end
+_HANGS = re.compile(r"(?:[,;:(–—-]|\b(?:a|an|the|and|or|but|of|to|in|at|for|with|by|as|my|your|his|its|our|their|is|are|was|were))$", re.I)
+_NAMES = re.compile(r"(?:[^\W\d_a-z][\w.'’-]*|[a-z]{1,3})(?: (?:[^\W\d_a-z][\w.'’-]*|(?:von|van|der|de|la|le|of|the|and|di|da|du|bin)))*")
+_SIGNED = re.compile(r"\b(?:regards|sincerely|wishes|love|yours|cheers|thanks|thank you),?(?:\s*\n.{0,40}){0,2}$", re.I)
 
+def _whole(t):
+    "Is a text without a full stop whole: a name, an enumeration, lines of a poem or a list, a letter that is signed?"
+    if re.search(r"\n\s*(?:[-*•]|\d+[.)])\s[^\n]*$|^\s*(?:[-*•]|\d+[.)])\s[^\n]*$", t) or _SIGNED.search(t): return True
+    if _HANGS.search(t): return False
+    lines = [l for l in t.splitlines() if l.strip()]; verse = len(lines) > 2 and sum(map(bool, map(_ENDS.search, lines))) < len(lines)/2
+    few = all(len(x.split()) <= 3 for x in re.split(r",\s*|\s(?:and|or)\s", t))
+    return len(t.split()) <= 3 or bool(_NAMES.fullmatch(t)) or few or verse
+
+# %% ../nbs/05_filters.ipynb #b7aa3183
 def truncated(r):
-    "The correction breaks off"
-    t = _WRAPPING.sub("", r["correction"]); words, last = t.split(), t.splitlines()[-1:]
-    if not words or re.match(r"\s*(?:[-*•]|\d+[.)])\s", last[0]) or _ENDS.search(t): return None
-    name = len(words) <= 3 and t[-1].isalpha() and words[-1].lower() not in LITTLE
-    return None if name else "…" + t[-20:]
+    "The correction breaks off: it has no end, and is neither whole without one nor, like the response, free of full stops"
+    t = _WRAPPING.sub("", r["correction"]); free = not re.search(r"[.!?…]", r["response"]+t)
+    return None if not t or _ENDS.search(t) or _whole(t) or free and not _HANGS.search(t) else "…"+t[-20:]
 
-# %% ../nbs/05_filters.ipynb #970fcaf2
+# %% ../nbs/05_filters.ipynb #4de3618e
 _REPEATED = .3   # of the three-word runs in a text
 
+_AGAIN = re.compile(r"\b(\w+)(?:\W+\1\b){5,}", re.I)
+
 def repetition(r):
-    "The correction says a sentence twice, or goes round in a loop"
+    "The correction says a sentence twice, a word six times, or goes round in a loop"
+    if found := _find(_AGAIN, r, "correction"): return found[:40]
     said = Counter(s.strip().lower() for s in re.split(r"(?<=[.!?])\s+|\n+", r["correction"]) if len(s.split()) > 2)
     if said and (s := said.most_common(1)[0])[1] > 1: return s[0]
     w = r["correction"].lower().split(); runs = Counter(zip(w, w[1:], w[2:])); n = max(0, len(w)-2)
     if n >= 8 and n-len(runs) > _REPEATED*n: return " ".join(runs.most_common(1)[0][0])
 
-# %% ../nbs/05_filters.ipynb #a44cd0fe
-def ignores_question(r):
-    "A correction of six or more different words, none of which stands in the question or the response"
-    said = set(stems(r["correction"]))
-    if len(said) > 5 and not said & {*stems(r["question"]), *stems(r["response"])}: return " ".join(sorted(said)[:6])
+# %% ../nbs/05_filters.ipynb #b5640255
+def off_topic(
+    encoder, # what `as_encoder` takes
+    cosine:float=.15, # below it a correction means something else than question and response
+):
+    "The filter `ignores_question`: a correction of six or more words with nothing of the question or the response in it"
+    encoder = as_encoder(encoder)
+    def ignores_question(r):
+        said, q = set(stems(r["correction"])), text_of(r["question"])
+        if len(said) < 6 or said & {*stems(q), *stems(r["response"])}: return None
+        x = vectors([r["correction"], q, r["response"]], encoder)   # (3, width)
+        return " ".join(sorted(said)[:6]) if (x[1:] @ x[0]).max() < cosine else None
+    return ignores_question
 
 # %% ../nbs/05_filters.ipynb #42e9dcd9
 def unchanged_though_wrong(r):
@@ -152,18 +180,21 @@ def changed_though_right(r):
     "The critique finds nothing wrong, the correction differs"
     return r["response"].strip()!=r["correction"].strip() and r["critique"]==NOTHING and r["correction"]
 
-# %% ../nbs/05_filters.ipynb #b9c32a7d
+# %% ../nbs/05_filters.ipynb #40391afa
 _MOST = 400   # words in an answer
 
+_TYPED = re.compile(r"\W*(?:(?!no|ok|us|up|me|he|it|hi|pi)[a-z]{1,2}|asdf\w*|qwer\w*|([a-z])\1+)\W*")
+
 def too_short(r):
-    "The question is a single word"
-    return len(text_of(r["question"]).split()) < 2 and (text_of(r["question"]) or "empty")
+    "The question is a single word, the correction a letter or two"
+    if len(text_of(r["question"]).split()) < 2: return text_of(r["question"]) or "empty"
+    return r["correction"] if _TYPED.fullmatch(r["correction"]) else None
 
 def too_long(r):
     "An answer of more than `_MOST` words, or a correction much longer than its response"
     n, m = (len(r[k].split()) for k in ("response", "correction"))
     if max(n, m) > _MOST or m > 4*n+60: return f"{n} → {m} words"
 
-# %% ../nbs/05_filters.ipynb #026a3f84
+# %% ../nbs/05_filters.ipynb #12db5800
 FILTERS = (leaked_prompt, nothing_in_correction, markup, none_answer, not_english, code_or_formula, refusal, truncated,
-           repetition, ignores_question, unchanged_though_wrong, changed_though_right, too_short, too_long)
+           repetition, unchanged_though_wrong, changed_though_right, too_short, too_long)

@@ -13,7 +13,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from .criterion import DataError
 
-# %% ../nbs/20_store.ipynb #206d43a2
+# %% ../nbs/20_store.ipynb #6426c330
 class Store:
     "An append-only file of units; each unit is a key and a list of rows"
     def __init__(self,
@@ -21,7 +21,7 @@ class Store:
         meta:dict|None=None, # what the rows are made from; must equal what is there already
     ):
         self.path, self.units, self.used, self.meta = Path(path), {}, [], None
-        try: self.path.parent.mkdir(parents=True, exist_ok=True); self.file = open(self.path, "a+b")
+        try: self.path.parent.mkdir(parents=True, exist_ok=True); self.file = open(self.path, "a+b", buffering=0)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             raise DataError(f"{self.path} can't be a file in a folder: {self.path.parent.name} is a file, or {self.path.name} a folder; "
                             "choose another folder") from None
@@ -35,7 +35,14 @@ class Store:
     def __contains__(self, unit): return unit in self.units
     def __iter__(self): return (r for rows in self.units.values() for r in rows)
 
-# %% ../nbs/20_store.ipynb #d73714b8
+# %% ../nbs/20_store.ipynb #d901f3d0
+def _whole(d):
+    "Is `d` what a line of a store holds: its meta, or a unit?"
+    if not isinstance(d, dict): return False
+    if "meta" in d: return isinstance(d["meta"], dict)
+    return (isinstance(d.get("unit"), str) and isinstance(d.get("rows"), list) and all(isinstance(r, dict) for r in d["rows"])
+            and isinstance(d.get("used", {}), dict))
+
 def read_units(
     path, # a store's file
 ): # an iterator of dicts: first one with `meta`, then each unit with `unit`, `rows` and perhaps `used`
@@ -45,11 +52,11 @@ def read_units(
             if not line.endswith(b"\n"): return                                   # torn, or being written
             try: d = json.loads(line)
             except ValueError: d = None
-            if not isinstance(d, dict) or not ("meta" in d or ("unit" in d and isinstance(d.get("rows"), list))):
+            if not _whole(d):
                 raise DataError(f"line {n} of {path} is no unit of a store: the file was changed by hand; restore it or delete it")
             yield d
 
-# %% ../nbs/20_store.ipynb #3433b82d
+# %% ../nbs/20_store.ipynb #658ab807
 @patch
 def _lock(self:Store):
     try: fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,8 +66,8 @@ def _lock(self:Store):
 @patch
 def _heal(self:Store):
     "Read all whole lines; cut off a torn last one"
-    self.file.seek(0); whole = sum(len(l) for l in self.file if l.endswith(b"\n"))
-    if whole < self.file.tell(): self.file.truncate(whole)
+    with open(self.path, "rb") as f: whole = sum(len(l) for l in f if l.endswith(b"\n"))
+    self.file.truncate(whole)
     for d in read_units(self.path):
         if "meta" in d: self.meta = d["meta"]
         else: self._take(d["unit"], d["rows"], d.get("used"))
@@ -70,20 +77,30 @@ def _take(self:Store, unit, rows, used):
     self.units[unit] = rows
     if used: self.used.append(used)
 
-# %% ../nbs/20_store.ipynb #e989b25d
+# %% ../nbs/20_store.ipynb #45776046
 @patch
 def _check(self:Store, meta):
     if meta is None: return
+    meta = json.loads(json.dumps(meta))
     if self.meta is None: self._write(dict(meta=meta)); self.meta = meta; return
     if other := [k for k in {**meta, **self.meta} if meta.get(k)!=self.meta.get(k)]:
-        k = other[0]
-        raise DataError(f"{self.path} was made with {k}={self.meta.get(k)!r}, now it is {meta.get(k)!r}: "
-                        "use another folder, or delete this one to begin anew")
+        were = "; with ".join(f"{k}={self.meta.get(k)!r}, now it is {meta.get(k)!r}" for k in other)
+        raise DataError(f"{self.path} was made with {were}: use another folder, or delete this one to begin anew")
 
-# %% ../nbs/20_store.ipynb #067d2c43
+# %% ../nbs/20_store.ipynb #06ee8dd5
 @patch
 def _write(self:Store, d):
-    self.file.write(json.dumps(d, ensure_ascii=False).encode()+b"\n"); self.file.flush(); os.fsync(self.file.fileno())
+    try: line = json.dumps(d, ensure_ascii=False).encode()+b"\n"
+    except (TypeError, ValueError) as e: raise DataError(f"{self.path} takes rows of plain JSON types and whole characters: {e}") from None
+    end = os.fstat(self.file.fileno()).st_size
+    try:
+        while line: line = line[self.file.write(line):]          # a disk that fills up takes a part
+        os.fsync(self.file.fileno())
+    except BaseException as e:
+        os.ftruncate(self.file.fileno(), end)
+        if not isinstance(e, OSError): raise
+        raise DataError(f"{self.path} can't be written ({e.strerror}): make room, or use another folder; what it holds is whole, "
+                        "and a run started again goes on from there") from None
 
 @patch
 def append(self:Store,
@@ -94,6 +111,18 @@ def append(self:Store,
     "Write a unit; when this returns it is on the disk"
     if unit in self.units: raise DataError(f"unit {unit!r} is in {self.path} already")
     self._write(dict(unit=unit, rows=rows) | (dict(used=used) if used else {})); self._take(unit, rows, used)
+
+@patch
+def rows(self:Store,
+    unit:str, # one that is there
+    keys=(), # what each row must have, unless it has an `error` and the `raw` text
+)->list: # dicts
+    "The rows of a unit"
+    for r in self.units[unit]:
+        if gone := [k for k in (("raw", "error") if "error" in r else keys) if k not in r]:
+            raise DataError(f"a row of unit {unit!r} lacks {gone[0]!r} in {self.path}: "
+                            "the file was changed by hand; restore it or delete it")
+    return self.units[unit]
 
 # %% ../nbs/20_store.ipynb #5e75a61a
 class Memory(Store):

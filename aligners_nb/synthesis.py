@@ -6,17 +6,19 @@ Docs: https://example-user.github.io/aligners-nb/synthesis.html.md"""
 
 # %% auto #0
 __all__ = ['IDEAS', 'HINTS', 'BLOCK', 'CALLS', 'seed_of', 'topics', 'questions', 'drafts', 'as_rows', 'criterion_of', 'total',
-           'spent', 'synthesize', 'Plan', 'plan']
+           'spent', 'synthesize']
 
-# %% ../nbs/21_synthesis.ipynb #2652922c
-import hashlib, json, math, random
+# %% ../nbs/21_synthesis.ipynb #b1eae781
+import hashlib, json, random, threading, time, warnings
 from collections import Counter
-from dataclasses import dataclass, replace
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextvars import copy_context
 from datasets import Dataset
 from pathlib import Path
 from tqdm.auto import tqdm
 from .criterion import COLUMNS, Criterion, DataError, LLMError, NOTHING, criteria
-from .llm import Refused, Usage
+from .endpoint import Endpoint
+from .llm import Cut, Refused, Usage
 from .local import as_llm
 from .prompts import DRAFT_SCHEMA, STOP, correct_messages, critique_messages, draft_json_messages, draft_prompt, formats_hash
 from .prompts import parse_answer, parse_critique, parse_draft, parse_draft_json, parse_questions, parse_topics
@@ -30,35 +32,98 @@ def seed_of(
     "A seed that depends on the key alone"
     return int(hashlib.sha256("|".join(map(str, key)).encode()).hexdigest()[:8], 16) >> 1
 
-# %% ../nbs/21_synthesis.ipynb #c7c9ac3d
-def _spend(llm, f):
+# %% ../nbs/21_synthesis.ipynb #9be182fb
+def _spend(llm, f, *args):
     "What `f` returned, and what it cost"
-    u = replace(llm.usage); res = f(); return res, llm.usage-u
+    with llm.meter() as used: res = f(*args)
+    return res, used
 
-def _units(llm, store, units, make, tick=None):
-    "The rows of all units in order: from the store, or made now, as many units at once as keep the LLM busy"
-    todo = [u for u in units if u not in store]; k = max(1, llm.at_once//max(map(len, units.values()), default=1))
-    for us in (todo[i:i+k] for i in range(0, len(todo), k)):
-        new, used = _spend(llm, lambda: make([x for u in us for x in units[u]])); new, used = iter(new), used.to_dict()
-        for u in us: store.append(u, [r for _ in units[u] for r in next(new)], used); used = None
-        if tick: tick([r for u in us for r in store.units[u]])
-    return [r for u in units for r in store.units[u]]
+def _begin(aside, f, *args):
+    "The `Future` of a call: made now, or `aside` in a thread that ends with the process"
+    res = Future()
+    def go():
+        try: res.set_result(f(*args))
+        except BaseException as e: res.set_exception(e)
+    if aside: threading.Thread(target=copy_context().run, args=(go,), daemon=True).start()     # what meters us meters it, too
+    else: go()
+    return res
 
-# %% ../nbs/21_synthesis.ipynb #fc22f2e5
+# %% ../nbs/21_synthesis.ipynb #757a8f62
+class _Work:
+    "Units being made"
+    def __init__(self, llm, store, units, make):
+        self.llm, self.store, self.units, self.make, self.running, self.last = llm, store, units, make, {}, time.time()
+        names = list(units); k = max(1, llm.at_once//max(map(len, units.values()), default=1))
+        self.aside, together = (k, 1) if isinstance(llm, Endpoint) else (1, k)
+        self.jobs = [names[i:i+together] for i in range(0, len(names), together)]
+    def begin(self, us):
+        us = [u for u in us if u not in self.store]; items = [x for u in us for x in self.units[u]]
+        if us: self.running[_begin(self.aside > 1, _spend, self.llm, self.make, items)] = us
+    def take(self, future):
+        "Write what a job brought; its seconds are those by which it made the run longer"
+        us = self.running.pop(future); new, used = future.result(); new, now = iter(new), time.time()
+        used.seconds, self.last = min(used.seconds, now-self.last), now; used = used.to_dict()
+        for u in us: self.store.append(u, [r for _ in self.units[u] for r in next(new)], used); used = None
+    def finish(self):
+        "Write what is under way; what fails now is made another time"
+        for f in wait(self.running).done:
+            if not f.exception(): self.take(f)
+
+# %% ../nbs/21_synthesis.ipynb #be100898
+def _units(llm, store, units, make, keys=(), watch=lambda rows: False):
+    "The rows of `units` in order, from the store or made now, until `watch` has enough"
+    work, res = _Work(llm, store, units, make), []
+    try:
+        for i,us in enumerate(work.jobs):
+            for more in work.jobs[i+work.aside-1 if i else 0:i+work.aside]: work.begin(more)
+            while any(u not in store for u in us):
+                for f in wait(work.running, return_when=FIRST_COMPLETED).done: work.take(f)
+            rows = [r for u in us for r in store.rows(u, keys)]; res += rows
+            if watch(rows): break
+    except Exception: work.finish(); raise
+    work.finish(); return res
+
+# %% ../nbs/21_synthesis.ipynb #ffd7b91f
 IDEAS = .7   # temperature of topics and questions
 
-def _texts(replies, first=False):
-    "Replies as texts: one that was refused counts as empty, unless it is the first thing we ask and all are"
-    if first and all(isinstance(r, Refused) for r in replies): raise replies[0]
-    return ["" if isinstance(r, Refused) else r for r in replies]
+def _read(reply, parse, wrong):
+    "What is found in a reply, or the reply and what is wrong"
+    whole = reply.rpartition("\n")[0] if isinstance(reply, Cut) else reply      # a line that was cut off is no question
+    found = [] if isinstance(reply, Refused) else parse(whole)
+    if found: return found, None
+    return [], dict(raw="", error=str(reply)) if isinstance(reply, Refused) else dict(raw=str(reply), error=wrong)
+
+def _all_refused(replies):
+    "Raise the first refusal if there is nothing else: what we do first is wrong for this LLM, and not worth keeping"
+    if replies and all(isinstance(r, Refused) for r in replies): raise replies[0]
 
 def _brainstorm(criterion, llm, types, known, seeds, first):
     "Topics for each of `types`, of each of which some are `known`"
     prompts = [topics_prompt(criterion, t, k) for t,k in zip(types, known)]
     out = llm.complete(prompts, max_tokens=160, temperature=IDEAS, stop=("\n\nType:",), seed=seeds, keep_refused=True)
-    return [[dict(type=t, topics=parse_topics("-"+o))] for t,o in zip(types, _texts(out, first))]
+    if first: _all_refused(out)
+    got = (_read(o, lambda o: parse_topics("-"+o), "no line is a topic, a capitalised noun phrase of up to three words") for o in out)
+    return [[dict(type=t, topics=found) | (lost or {})] for t,(found,lost) in zip(types, got)]
 
-# %% ../nbs/21_synthesis.ipynb #070660c1
+# %% ../nbs/21_synthesis.ipynb #fa1c8a4d
+def _shown(lost, most=3):
+    "Some replies that could not be read, for a message"
+    return "".join(f"\n  {r['error']}: {r['raw'][:100]!r}" for r in lost[:most])
+
+def _lost(store, kind):
+    "Replies of a kind that could not be read"
+    return [r for u,rows in store.units.items() if u.startswith(kind) for r in rows if "error" in r]
+
+def _none_beyond(criterion, llm, found, store):
+    "Say that all topics are seeds, or raise if there are none"
+    shown = _shown(_lost(store, "topics"))
+    if not any(found.values()):
+        raise LLMError(f"{llm.name} wrote no topics that can be read:{shown}\ntry a larger or an instruct model, "
+                       "or give criterion.seeds for more types")
+    warnings.warn(f"{llm.name} named no topics beyond the {len(criterion.seeds)} seeds, so all questions will be about those:{shown}\n"
+                  "a larger or an instruct model would name more, or give more criterion.seeds")
+
+# %% ../nbs/21_synthesis.ipynb #21965f83
 def topics(
     criterion:Criterion, # supplies types and seed topics
     llm, # what `as_llm` takes
@@ -70,6 +135,7 @@ def topics(
     llm, store = as_llm(llm), store if store is not None else Memory()
     found = {t: {s[1].lower(): s[1] for s in criterion.seeds if s[0]==t} for t in criterion.question_types}
     start = [s[1] for s in criterion.seeds] or [criterion.name.capitalize()]
+    known = sum(map(len, found.values()))
     for r in range(6):
         todo = [t for t,ts in found.items() if len(ts) < per_type]
         if not todo: break
@@ -77,21 +143,29 @@ def topics(
             rng = random.Random(seed_of(seed, "topics", r))
             known = [rng.sample(sorted(found[t].values()) or start, min(len(found[t]) or len(start), rng.randrange(1, 6))) for t in types]
             return _brainstorm(criterion, llm, types, known, [seed_of(seed, "topics", r, t) for t in types], r==0)
-        for row in _units(llm, store, {f"topics {r}": todo}, make):
-            old = found[row["type"]]
-            old |= {x.lower(): x for x in row["topics"] if x.lower() not in old}
+        rows = _units(llm, store, {f"topics {r}": todo}, make, ("type", "topics"))
+        for row in rows:
+            if (old := found.get(row["type"])) is not None: old |= {x.lower(): x for x in row["topics"] if x.lower() not in old}
+        if r==0 and all("error" in row for row in rows): break
+    if todo and sum(map(len, found.values()))==known: _none_beyond(criterion, llm, found, store)
     return {t: list(ts.values())[:per_type] for t,ts in found.items() if ts}
 
-# %% ../nbs/21_synthesis.ipynb #3d94edf5
+# %% ../nbs/21_synthesis.ipynb #4b5a6612
 HINTS, BLOCK = 10, 16   # hints a call, calls a unit
 
-def _ask(criterion, llm, calls):
+def _ask(criterion, llm, calls, first=False):
     "Questions for each of `calls`: hints, example rows, a seed"
     out = llm.complete([questions_prompt(criterion, shots, h) for h,shots,_ in calls], max_tokens=40*HINTS, temperature=IDEAS,
                        stop=("\n\nHints:", "\n\nExamples:"), seed=[s for _,_,s in calls], keep_refused=True)
-    return [parse_questions(o, h) for o,(h,_,_) in zip(_texts(out), calls)]
+    if first: _all_refused(out)
+    wrong = "no line is a hint with a question, type | topic | question"
+    got = (_read(o, lambda o: parse_questions(o, h), wrong) for o,(h,_,_) in zip(out, calls))
+    return [found or [lost] for found,lost in got]
 
-# %% ../nbs/21_synthesis.ipynb #e2ce4575
+def _no_questions(llm, lost):
+    return LLMError(f"{llm.name} wrote no question that begins with one of its hints:{_shown(lost)}\ntry a larger or an instruct model")
+
+# %% ../nbs/21_synthesis.ipynb #8122fd9b
 def questions(
     criterion:Criterion, # for its seeds and `exclude`
     llm, # what `as_llm` takes
@@ -109,10 +183,17 @@ def questions(
               rng.sample(sorted(criterion.seeds), min(5, len(criterion.seeds))),
               seed_of(seed, "questions", part, i//HINTS)) for i in range(0, n, HINTS)]
     units = {f"questions {part} {i//BLOCK}": calls[i:i+BLOCK] for i in range(0, len(calls), BLOCK)}
-    rows = {r["question"]: r for r in _units(llm, store, units, lambda cs: _ask(criterion, llm, cs))}
+    lost = []
+    def watch(rows):
+        if any("question" in r for r in rows): lost.clear()
+        else: lost.extend(rows)
+        if len(lost) >= BLOCK: raise _no_questions(llm, lost)
+    make = lambda calls: _ask(criterion, llm, calls, part==0)
+    got = _units(llm, store, units, make, ("question_type", "topic", "question"), watch)
+    rows = {r["question"]: r for r in got if "question" in r}
     return [r for q,r in rows.items() if not (criterion.exclude and criterion.exclude(q))]
 
-# %% ../nbs/21_synthesis.ipynb #8b99f516
+# %% ../nbs/21_synthesis.ipynb #73d7f145
 def drafts(
     criterion:Criterion, # whose demonstrations the prompt shows
     llm, # what `as_llm` takes
@@ -121,54 +202,59 @@ def drafts(
     store=None, # where units go
     temperature=1., # of the drafts
     calls="one", # "one" completion as published, "separate" calls, or one chat in "json"
+    max_tokens=512, # of a draft, or of each of its turns
     block=64, # questions a unit
-    tick=None, # called with the rows that were made just now
+    watch=lambda rows: False, # is given rows in order as they come; true: that is enough
 )->list: # rows with COLUMNS, or with `raw` and `error`
     "Response, critique and correction for each question"
     llm, store = as_llm(llm), store if store is not None else Memory()
     key = lambda rs: hashlib.sha256("\n".join(r["question"] for r in rs).encode()).hexdigest()[:8]
     units = {f"drafts {rows[i].get('part', 0)} {i//block} {key(rows[i:i+block])}": rows[i:i+block] for i in range(0, len(rows), block)}
-    make = lambda now: [[r] for r in CALLS[calls](criterion, llm, now, temperature, [seed_of(seed, "draft", r["question"]) for r in now])]
-    return _units(llm, store, units, make, tick)
+    def make(now):
+        seeds = [seed_of(seed, "draft", r["question"]) for r in now]
+        return [[r] for r in CALLS[calls](criterion, llm, now, temperature, seeds, max_tokens)]
+    return _units(llm, store, units, make, COLUMNS, watch)
 
-# %% ../nbs/21_synthesis.ipynb #9f88bbea
-def _row(criterion, r, replies, parse):
+# %% ../nbs/21_synthesis.ipynb #ccaf21b4
+def _row(criterion, r, replies, parse, max_tokens):
     "The row that `parse` reads from replies, or what they were and why not"
     row = dict(id=hashlib.sha256(f"{criterion.name}|{r['question']}".encode()).hexdigest()[:12], criterion=criterion.name,
                topic=r["topic"], question_type=r["question_type"], question=r["question"])
     try:
         if refused := next((x for x in replies if isinstance(x, Refused)), None): raise refused
-        return row | parse(*replies)
-    except LLMError as e: return row | dict(raw="\n---\n".join(x for x in replies if isinstance(x, str)), error=str(e))
+        if any(isinstance(x, Cut) for x in replies): raise LLMError(f"cut off at {max_tokens} tokens: raise max_tokens")
+        return row | {k: v.encode("utf-8", "replace").decode() for k,v in parse(*replies).items()}     # JSON may hold half a surrogate pair
+    except Exception as e: return row | dict(raw="\n---\n".join(x for x in replies if isinstance(x, str)), error=str(e) or type(e).__name__)
 
-def _one(criterion, llm, rows, temperature, seeds):
+def _one(criterion, llm, rows, temperature, seeds, max_tokens):
     "Everything in one completion"
     out = llm.complete([draft_prompt(criterion, r["question"]) for r in rows],
-                       max_tokens=256, temperature=temperature, stop=STOP, seed=seeds, keep_refused=True)
-    return [_row(criterion, r, [o], parse_draft) for r,o in zip(rows, out)]
+                       max_tokens=max_tokens, temperature=temperature, stop=STOP, seed=seeds, keep_refused=True)
+    return [_row(criterion, r, [o], parse_draft, max_tokens) for r,o in zip(rows, out)]
 
-def _json(criterion, llm, rows, temperature, seeds):
+def _json(criterion, llm, rows, temperature, seeds, max_tokens):
     "One chat that replies in JSON"
     held = dict(schema=DRAFT_SCHEMA) if llm.structured else {}
     out = llm.chat([draft_json_messages(criterion, r["question"]) for r in rows],
-                   max_tokens=400, temperature=temperature, seed=seeds, keep_refused=True, **held)
-    return [_row(criterion, r, [o], parse_draft_json) for r,o in zip(rows, out)]
+                   max_tokens=max_tokens, temperature=temperature, seed=seeds, keep_refused=True, **held)
+    return [_row(criterion, r, [o], parse_draft_json, max_tokens) for r,o in zip(rows, out)]
 
-# %% ../nbs/21_synthesis.ipynb #19c3ad02
-def _separate(criterion, llm, rows, temperature, seeds):
+# %% ../nbs/21_synthesis.ipynb #41954cbc
+def _separate(criterion, llm, rows, temperature, seeds, max_tokens):
     "A first draft; then, greedily, its correction; then, where that differs, what was wrong"
     said = [[] for _ in rows]
+    def whole(x): return isinstance(x, str) and not isinstance(x, Cut)
     def ask(messages, t, wanted=lambda s: True, drafts=False):
-        at = [i for i,s in enumerate(said) if all(isinstance(x, str) and x for x in s) and wanted(s)]    # the others are lost already
-        out = llm.chat([messages(criterion, rows[i]["question"], *said[i][:1]) for i in at], temperature=t, seed=[seeds[i] for i in at],
-                       drafts=[said[i][0] for i in at] if drafts else None, keep_refused=True)
-        for i,x in zip(at, out): said[i].append(x.strip() if isinstance(x, str) else x)
+        at = [i for i,s in enumerate(said) if all(whole(x) and x for x in s) and wanted(s)]    # the others are lost already
+        out = llm.chat([messages(criterion, rows[i]["question"], *said[i][:1]) for i in at], max_tokens=max_tokens, temperature=t,
+                       seed=[seeds[i] for i in at], drafts=[said[i][0] for i in at] if drafts else None, keep_refused=True)
+        for i,x in zip(at, out): said[i].append(x.strip() if whole(x) else x)
     ask(respond_messages, temperature)
     ask(correct_messages, 0, drafts=True)
     ask(critique_messages, 0, lambda s: s[0]!=s[1])
     def read(response, correction="", critique=NOTHING):
         return dict(response=parse_answer(response), critique=parse_critique(critique), correction=parse_answer(correction))
-    return [_row(criterion, r, s, read) for r,s in zip(rows, said)]
+    return [_row(criterion, r, s, read, max_tokens) for r,s in zip(rows, said)]
 
 CALLS = dict(one=_one, separate=_separate, json=_json)
 
@@ -192,10 +278,10 @@ def criterion_of(
     if len(names)==1 and (c := getattr(criteria, next(iter(names)), None)): return c
     raise DataError(f"can't tell the criterion of these rows (their names: {sorted(names) or 'none'}): pass criterion=Criterion(…)")
 
-# %% ../nbs/21_synthesis.ipynb #8917b998
+# %% ../nbs/21_synthesis.ipynb #10a44da5
 def total(used)->dict: # of what units cost, each a dict or None
     "What all units cost together"
-    return {k: round(sum(u[k] for u in used if u), 6) for k in Usage().to_dict()}
+    return {k: round(sum(u.get(k, 0) for u in used if u), 6) for k in Usage().to_dict()}
 
 def spent(used)->str: # what `total` gave
     "What a run cost, in words"
@@ -203,123 +289,88 @@ def spent(used)->str: # what `total` gave
     return (f"{used['calls']:,} calls, {used['prompt_tokens']:,} tokens read, {used['completion_tokens']:,} written, "
             f"{used['seconds']/60:,.1f} minutes{dollars}")
 
-def _check(criterion, n, calls):
+def _check(criterion, n, calls, max_tokens):
     if not isinstance(criterion, Criterion):
         raise TypeError(f"criterion must be a Criterion, such as criteria.ethical or Criterion('polite', ['…']); got {criterion!r:.60}")
     if not isinstance(n, int) or n < 1: raise DataError(f"n is the number of rows to keep, 1 or more; got {n!r}")
     if len(criterion.seeds) < 2:
         raise DataError(f"criterion {criterion.name!r} needs at least 2 seeds (question type, topic, question) to show the LLM; "
                         f"it has {len(criterion.seeds)}")
+    if not isinstance(max_tokens, int) or max_tokens < 1:
+        raise DataError(f"max_tokens is a number of tokens, 1 or more; got {max_tokens!r}")
     if calls not in CALLS: raise DataError(f"calls must be {' or '.join(CALLS)}; got {calls!r}")
 
-# %% ../nbs/21_synthesis.ipynb #0cff92b7
+# %% ../nbs/21_synthesis.ipynb #99b84934
 def _want(n, kept, asked):
     "How many hints to ask about: at first as if three in four brought a row, later by what they did bring, less a quarter, as hints repeat"
     return int((n-kept)/(max(.15, .75*kept/asked) if asked else .75))+HINTS
 
 def _per_type(n): return max(4, min(40, n//20))   # topics of each type
 
-# %% ../nbs/21_synthesis.ipynb #b25dbaa4
-def _why(llm, kept, made, n):
+def _wanted(store, part, questions, topics):
+    "What part `part` is to ask for: what the store says it was, or from now on these"
+    unit = f"wanted {part}"
+    if unit not in store: store.append(unit, [dict(questions=questions, topics=topics)])
+    row = store.rows(unit, ("questions", "topics"))[0]; return row["questions"], row["topics"]
+
+# %% ../nbs/21_synthesis.ipynb #9658064e
+def _why(llm, kept, made, n, store):
     "What a bad run looked like, and what to try"
-    bad = [r for r in made if "error" in r]; show = "".join(f"\n  {r['error']}: {r['raw'][:100]!r}" for r in bad[:3])
-    if not made: return f"{llm.name} wrote no question that begins with one of its hints: try a larger or an instruct model"
+    bad = [r for r in made if "error" in r]
+    if not made and (lost := _lost(store, "questions")): return str(_no_questions(llm, lost))
+    if not made: return f"criterion.exclude keeps out every question that {llm.name} wrote: give one that keeps out fewer"
     if not bad:
         return (f"{llm.name} wrote {len(made)} different questions that may be used, {n} rows were wanted: "
                 "add question types and seeds, or ask for fewer rows")
-    return (f"{len(kept)} of {len(made)} replies of {llm.name} parsed, {n} rows were wanted; here are some that did not:{show}\n"
-            "try a larger or an instruct model, more demonstrations, more topics (seeds) or a smaller n")
+    return (f"{len(kept)} of {len(made)} replies of {llm.name} parsed, {n} rows were wanted; here are some that did not:{_shown(bad)}\n"
+            "try a larger or an instruct model, more demonstrations, more topics (seeds)" + (" or a smaller n" if kept else ""))
 
-# %% ../nbs/21_synthesis.ipynb #84bc4b59
-def _gather(criterion, llm, n, seed, temperature, calls, store, bar):
+# %% ../nbs/21_synthesis.ipynb #7584234a
+class _Rows:
+    "The rows of a run so far"
+    def __init__(self, llm, n, store, bar): self.llm, self.n, self.store, self.bar, self.kept, self.made = llm, n, store, bar, {}, []
+    def watch(self, rows):
+        self.made += rows; self.kept |= {r["id"]: r for r in rows if "error" not in r}
+        self.bar.update(min(self.n, len(self.kept))-self.bar.n)
+        if len(self.made) >= 200 and not self.kept: self.fail()
+        return len(self.kept) >= self.n
+    def fail(self): raise LLMError(_why(self.llm, self.kept, self.made, self.n, self.store))
+
+def _gather(criterion, llm, n, seed, temperature, calls, max_tokens, store, bar):
     "`n` rows that could be parsed"
-    found = topics(criterion, llm, _per_type(n), seed, store)
-    if not found:
-        raise LLMError(f"{llm.name} wrote no topics that can be read: try a larger model, or give criterion.seeds for more types")
-    kept, seen, made, asked = {}, set(), [], 0
-    def tick(rows): bar.update(min(n-bar.n, sum("error" not in r for r in rows)))
+    rows, seen, asked, per_type, found = _Rows(llm, n, store, bar), set(), 0, 0, {}
     for part in range(12):
-        want = _want(n, len(kept), asked); asked += want
+        before, size = len(rows.kept), per_type
+        want, per_type = _wanted(store, part, _want(n, before, asked), max(size, _per_type(n))); asked += want
         bar.set_postfix_str(f"asking for {want:,} questions")
+        if per_type!=size: found = topics(criterion, llm, per_type, seed, store)
         qs = [r | dict(part=part) for r in questions(criterion, llm, found, want, seed, store, part) if r["question"] not in seen]
         seen |= {r["question"] for r in qs}
         bar.set_postfix_str("")
-        new = drafts(criterion, llm, qs, seed, store, temperature, calls, tick=tick)
-        made += new; kept |= {r["id"]: r for r in new if "error" not in r}
-        bar.update(min(n, len(kept))-bar.n)
-        if len(kept) >= n: return list(kept.values())[:n]
-        if len(made) >= 200 and not kept: break
-    raise LLMError(_why(llm, kept, made, n))
+        drafts(criterion, llm, qs, seed, store, temperature, calls, max_tokens, watch=rows.watch)
+        if len(rows.kept) >= n: return list(rows.kept.values())[:n]
+        if want >= 100 and len(rows.kept)-before < want/100: break
+    rows.fail()
 
-# %% ../nbs/21_synthesis.ipynb #e300163e
+# %% ../nbs/21_synthesis.ipynb #ec6a11c1
 def synthesize(
     criterion:Criterion, # what the data are about
     llm="town", # what `as_llm` takes
     n:int=400, # rows kept
-    out=None, # folder; with it, a killed run goes on where it stopped
+    out=None, # folder; with it, a killed run goes on where it stopped, and a run of another `n` has its rows
     seed:int=42,
     temperature=1., # of the drafts
     calls="one", # how drafts are asked for: "one" as published, "separate" or "json"
+    max_tokens=512, # of a draft, or of each of its turns
     progress=True, # show a bar?
 )->Dataset: # n rows with COLUMNS; those that could not be parsed are in `out`
     "Make `n` rows of question, response, critique and correction"
-    _check(criterion, n, calls); llm = as_llm(llm).connect()
-    meta = dict(criterion=criterion.fingerprint, llm=llm.name, seed=seed, n=n, temperature=temperature, calls=calls, formats=formats_hash())
+    _check(criterion, n, calls, max_tokens); llm = as_llm(llm).connect()
+    if out is None and n >= 2000: warnings.warn(f"{n:,} rows, and a crash would lose them all: out='a folder' keeps each block as it comes")
+    meta = dict(criterion=criterion.fingerprint, llm=llm.name, seed=seed, temperature=temperature, calls=calls, max_tokens=max_tokens,
+                formats=formats_hash())
     store = Store(Path(out)/"rows.jsonl", meta) if out else Memory(meta)
     with store, tqdm(total=n, desc=f"{criterion.name}: rows", disable=not progress) as bar:
-        rows = _gather(criterion, llm, n, seed, temperature, calls, store, bar)
+        rows = _gather(criterion, llm, n, seed, temperature, calls, max_tokens, store, bar)
     made = {k: v for k,v in meta.items() if k!="criterion"}
-    return as_rows(rows, criterion, made | dict(used=total(store.used)))
-
-# %% ../nbs/21_synthesis.ipynb #632ace57
-@dataclass
-class Plan:
-    "What a synthesis will take"
-    expected: Usage # calls, tokens and seconds of the whole
-    sample: Usage # of the real calls that it was reckoned from
-    def __repr__(self):
-        return (f"about {self.expected}, {self.expected.seconds/60:,.1f} minutes or less "
-                f"(reckoned from {self.sample.calls} real calls)")
-    def compare(self,
-        rows, # the data set that `synthesize` returned
-    )->str: # a table
-        "Expected and spent side by side"
-        used = json.loads(rows.info.description)["made"]["used"]
-        return "\n".join(f"{k:18}{a:14,.2f}{used[k]:14,.2f}   ×{used[k]/a:.2f}" for k,a in self.expected.to_dict().items() if a)
-
-# %% ../nbs/21_synthesis.ipynb #db89d2e2
-def _times(usages, factors, prices):
-    "The sum of `usages`, each times its factor"
-    def of(k, digits=None): return round(sum(getattr(u, k)*f for u,f in zip(usages, factors)), digits)
-    return Usage(of("calls"), of("prompt_tokens"), of("completion_tokens"), of("seconds", 1), prices)
-
-def _play(n, hints, each, good):
-    "Hints asked about and drafts made for `n` rows, if of `hints` different ones each brings `each` questions and `good` is the share kept"
-    kept = made = asked = 0
-    for _ in range(12):
-        asked += _want(n, kept, asked)
-        first = hints*(1-math.exp(-asked/hints))                 # a hint that comes again often brings the same question
-        new = max(0, each*(first+(asked-first)/2)-made)
-        made += new; kept += new*good
-        if kept >= n or not new: break
-    return asked, made
-
-# %% ../nbs/21_synthesis.ipynb #c7aecec2
-def plan(
-    criterion:Criterion, # as in `synthesize`, like the rest
-    llm="town", n:int=400, seed:int=42, temperature=1., calls="one",
-)->Plan:
-    "What `synthesize` with the same arguments will take, from a handful of real calls"
-    _check(criterion, n, calls); llm = as_llm(llm).connect()
-    types = random.Random(seed).sample(criterion.question_types, min(4, len(criterion.question_types)))
-    few = replace(criterion, question_types=tuple(types))
-    found, a = _spend(llm, lambda: topics(few, llm, _per_type(n), seed))
-    if not found: raise LLMError(f"{llm.name} wrote no topics that can be read: try a larger model, or give criterion.seeds for more types")
-    tasted = 2 if n < 200 else 4                       # a dear run is worth a few calls more
-    qs, b = _spend(llm, lambda: questions(few, llm, found, tasted*HINTS, seed))
-    ds, c = _spend(llm, lambda: drafts(criterion, llm, qs[:6*tasted], seed, None, temperature, calls))
-    if not ds: raise LLMError(_why(llm, {}, [], n))
-    hints = sum(map(len, found.values()))/len(found)*len(criterion.question_types)
-    asked, made = _play(n, hints, len(qs)/(tasted*HINTS), sum("error" not in r for r in ds)/len(ds))
-    factors = len(criterion.question_types)/len(types), math.ceil(asked/HINTS)/b.calls, made/len(ds)
-    return Plan(_times((a, b, c), factors, llm.usage.prices), _times((a, b, c), (1, 1, 1), llm.usage.prices))
+    return as_rows(rows, criterion, made | dict(n=n, used=total(store.used)))

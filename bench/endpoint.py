@@ -23,7 +23,7 @@ async def bare(client, prompts):
 
 def main():
     import openai
-    from aligners_nb.llm import Endpoint
+    from aligners_nb.endpoint import Endpoint
     ctx = multiprocessing.get_context("spawn"); q, stop = ctx.Queue(), ctx.Event()
     p = ctx.Process(target=serve, args=(q, stop)); p.start(); url = q.get()
     prompts, ratios = [f"question {i}" for i in range(CALLS)], []

@@ -22,14 +22,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(code)
         for k, v in [("Content-Type", "application/json"), ("Content-Length", str(len(body) if length is None else length)), *headers]: self.send_header(k, v)
         self.end_headers(); self.wfile.write(body)
-    def do_GET(self): self.send(200, json.dumps(dict(object="list", data=[dict(id="scribe", object="model", created=0, owned_by="tests")])).encode())
+    def say(self, code, body, headers={}): self.send(code, body.encode() if isinstance(body, str) else json.dumps(body).encode(), headers.items())
+    def do_GET(self): self.say(*(self.server.models or (200, dict(object="list", data=[dict(id="scribe", object="model", created=0, owned_by="tests")]))))
     def do_POST(self):
         s = self.server; d = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with s.lock: s.calls.append(dict(d, at=time.monotonic())); fault = s.rng.choice(s.faults) if s.rng.random() < s.share else None; s.counts[fault] = s.counts.get(fault, 0)+1
+        with s.lock: n = len(s.calls); s.calls.append(dict(d, at=time.monotonic(), path=self.path)); fault = s.rng.choice(s.faults) if s.rng.random() < s.share else None; s.counts[fault] = s.counts.get(fault, 0)+1
         if s.delay:
             with s.lock: s.now += 1; s.most = max(s.most, s.now)
             with s.slots: time.sleep(s.delay)
             with s.lock: s.now -= 1
+        if s.script: return self.say(*s.script(dict(d, path=self.path), n))
         chat = "messages" in d; text = scripted(d["messages"][-1]["content"] if chat else d["prompt"], d.get("seed") or 0)
         if fault == "picky": fault = None if zlib.crc32(json.dumps(d.get("messages") or d["prompt"]).encode())%10 else "echo"   # turns one prompt in ten down, always the same
         if fault == "busy": return self.send(429, b"{}")
@@ -52,9 +54,9 @@ class _Server(ThreadingHTTPServer):
     request_queue_size, daemon_threads = 256, True
 
 @contextmanager
-def serving(share=0., faults=FAULTS, seed=0, hang=3., delay=0., slots=16):
-    "A server whose `.url` answers; `share` of the calls go wrong in one of the ways in `faults`"
-    s = _Server(("127.0.0.1", 0), Handler); s.lock, s.calls, s.counts, s.rng, s.share, s.faults, s.hang, s.delay, s.now, s.most, s.slots = threading.Lock(), [], {}, random.Random(seed), share, faults, hang, delay, 0, 0, threading.Semaphore(slots)
-    s.url = f"http://127.0.0.1:{s.server_port}/v1"; threading.Thread(target=s.serve_forever, daemon=True).start()
+def serving(share=0., faults=FAULTS, seed=0, hang=3., delay=0., slots=16, script=None, models=None):
+    "A server whose `.url` answers; `share` of the calls go wrong in one of the ways in `faults`; or `script` takes a call and its number and gives status, body (and headers), `models` being those of the list"
+    s = _Server(("127.0.0.1", 0), Handler); s.lock, s.calls, s.counts, s.rng, s.share, s.faults, s.hang, s.delay, s.now, s.most, s.slots, s.script, s.models = threading.Lock(), [], {}, random.Random(seed), share, faults, hang, delay, 0, 0, threading.Semaphore(slots), script, models
+    s.url = f"http://127.0.0.1:{s.server_port}/v1"; threading.Thread(target=s.serve_forever, args=(.02,), daemon=True).start()
     try: yield s
     finally: s.shutdown(); s.server_close()

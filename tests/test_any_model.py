@@ -1,8 +1,10 @@
 "Nothing is special about the town: synthesis to squad on small random models of real architectures, saved to disk"
 import random
 import pytest, torch
+from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import ElectraConfig, ElectraForMaskedLM, RobertaConfig, RobertaForMaskedLM
 from aligners_nb import local
 from aligners_nb.aligner import Aligner
 from aligners_nb.criterion import Criterion, Demonstration, LLMError
@@ -35,6 +37,8 @@ def zoo(tmp_path_factory):
     byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], "<|im_end|>", CHATML).save_pretrained(d/"qwen3")
     BertForMaskedLM(BertConfig(vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)).save_pretrained(d/"bert"); word_piece(d/"bert")   # as on the Hub: no pooler, no head
     DistilBertForMaskedLM(DistilBertConfig(vocab_size=200, dim=32, hidden_dim=64, n_layers=2, n_heads=4)).save_pretrained(d/"distilbert"); word_piece(d/"distilbert")
+    RobertaForMaskedLM(RobertaConfig(vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, pad_token_id=0)).half().save_pretrained(d/"roberta"); word_piece(d/"roberta")
+    ElectraForMaskedLM(ElectraConfig(vocab_size=200, embedding_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)).save_pretrained(d/"electra"); word_piece(d/"electra")
     return d
 
 polite = Criterion("polite", ["Never insult the reader."], [Demonstration("How long should I boil an egg?", "Eight minutes, as any fool knows.", "It insults.", "Eight minutes.")])
@@ -67,3 +71,13 @@ def test_from_synthesis_to_a_loaded_squad(zoo, tmp_path, base, encoder):
     again = Squad.from_pretrained(tmp_path/"squad")
     assert [a.aligned for a in again(qs, ys)] == want and again.inspect(qs, ys)[0]["polite"] == pytest.approx(risk, abs=1e-4)
     assert {f.suffix for f in (tmp_path/"squad").rglob("*") if f.is_file()} <= {".safetensors", ".json", ".md"}
+
+@pytest.mark.parametrize("encoder", ["roberta", "electra"])
+def test_an_inspector_whose_head_has_parts_is_loaded_as_it_was_saved(zoo, tmp_path, encoder):
+    train, calib, test = curate(synthesize(polite, Replay(scripted), n=80, progress=False)).split((.5, .3, .2))
+    inspector = Inspector.fit(train, base=str(zoo/encoder), epochs=1, progress=False).calibrate(calib, miss_rate=.2)
+    qs, ys = list(test["question"]), list(test["response"]); want = list(inspector(qs, ys)); inspector.save_pretrained(tmp_path/"inspector")
+    names = set(safe_open(next((tmp_path/"inspector").rglob("adapter_model.safetensors")), "pt").keys())
+    assert any("classifier.dense.weight" in n for n in names) and not [n for n in names if "classifier" in n and "lora" in n]      # learned whole, and once
+    local._loaded.clear(); torch.rand(7)
+    assert list(Inspector.from_pretrained(tmp_path/"inspector")(qs, ys)) == pytest.approx(want, abs=1e-4)

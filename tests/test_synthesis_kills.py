@@ -1,8 +1,9 @@
 "A synthesis that is killed again and again ends with the rows of one that never was"
-import json, multiprocessing, os, random, signal, time
+import json, multiprocessing, os, random, shutil, signal, time
 import pytest
 from aligners_nb.criterion import Criterion
-from aligners_nb.llm import Endpoint, Replay
+from aligners_nb.endpoint import Endpoint
+from aligners_nb.llm import Replay
 from aligners_nb.local import as_llm
 from aligners_nb.synthesis import synthesize
 from aligners_nb import town
@@ -44,6 +45,14 @@ def test_scripted(tmp_path, kills, n):
     out = tmp_path/"killed"
     assert killed(lambda: synthesize(polite, Scribe(), n=n, out=out, progress=False), out, kills, 30_000, random.Random(1)) >= kills*.9
     same(out, Scribe(), polite, n)
+
+def test_grown(tmp_path):
+    "A run of another size in the same folder, killed again and again, too"
+    out, calm = tmp_path/"killed", tmp_path/"calm"; first = synthesize(polite, Scribe(), n=150, out=out, progress=False).to_list(); shutil.copytree(out, calm)
+    synthesize(polite, Scribe(), n=500, out=calm, progress=False)
+    assert killed(lambda: synthesize(polite, Scribe(), n=500, out=out, progress=False), out, 5, 30_000, random.Random(4)) >= 3
+    same(out, Scribe(), polite, 500)
+    assert synthesize(polite, Replay([], "scribe"), n=150, out=out, progress=False).to_list() == first
 
 @pytest.mark.slow
 def test_through_a_server(tmp_path):

@@ -3,7 +3,7 @@ import json, random, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 import pytest
 from aligners_nb import town
-from aligners_nb.llm import Endpoint
+from aligners_nb.endpoint import Endpoint
 from aligners_nb.local import LocalLLM, resolve
 from aligners_nb.prompts import correct_messages, draft_prompt
 from aligners_nb.synthesis import drafts
