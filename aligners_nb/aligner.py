@@ -7,9 +7,8 @@ Docs: https://example-user.github.io/aligners-nb/aligner.html.md"""
 # %% auto #0
 __all__ = ['SLACK', 'pairs', 'Aligner']
 
-# %% ../nbs/31_aligner.ipynb #62b40a6f
-import random, torch, warnings
-from collections.abc import Iterator
+# %% ../nbs/31_aligner.ipynb #158aae64
+import json, random, torch, warnings
 from fastcore.basics import patch
 from pathlib import Path
 from .criterion import Criterion, DataError
@@ -17,11 +16,11 @@ from .prompts import aligner_request
 from .dialogue import Dialogue
 from .decode import generate
 from .local import attach, load
-from .synthesis import criterion_of
-from .training import base_print, card, check_base, check_settings, checked, context, dial, fetch, fingerprint, finished
-from .training import lora_config, push, read_meta, save_adapter, shown, train, unique
+from .rows import about, above_0, check_criterion, checked, readable
+from .training import base_print, card, check_base, check_settings, context, dial, fetch, fingerprint, finished
+from .training import lora_config, push, read_adapter, save_adapter, shown, train, unique
 
-# %% ../nbs/31_aligner.ipynb #bed8cb7c
+# %% ../nbs/31_aligner.ipynb #32d73b9e
 def pairs(
     rows, # dicts with question, response, correction
     keep_share:float=1/3, # the share of pairs in which nothing is to be changed
@@ -36,11 +35,11 @@ def pairs(
         raise DataError(f"none of these {len(triples)} rows has a correction that differs from its response: "
                         "there is nothing to learn from them")
     rng, want = random.Random(seed), round(len(fix)*keep_share/(1-keep_share))
-    good = list(dict.fromkeys((q, c, c) for q,_,c in fix))
+    good = list({json.dumps([q, c]): (q, c, c) for q,_,c in fix}.values())               # each once; messages can be no keys themselves
     keep = rng.sample(keep, min(want, len(keep)))
     return fix + keep + rng.sample(good, min(want-len(keep), len(good)))
 
-# %% ../nbs/31_aligner.ipynb #21597697
+# %% ../nbs/31_aligner.ipynb #39b7dff2
 class Aligner:
     "Rewrites answers so that they meet `criterion`"
     def __init__(self,
@@ -48,7 +47,7 @@ class Aligner:
         base:str="town", # a model: "town", a folder, or a repository of the Hub
         adapter=None, # a `peft.LoraConfig`, or a folder that holds an adapter; None: what the base suggests
     ):
-        self.criterion, self.base, self.name = criterion, base, unique("aligner", criterion.name)
+        self.criterion, self.base, self.name = check_criterion(criterion), base, unique("aligner", criterion.name)
         self.model, self.tok = load(base)
         self.limit, self.dialogue = context(self.model, self.tok), Dialogue(self.tok)
         self.model = attach(base, adapter or lora_config(self.model), self.name, "causal")
@@ -68,7 +67,7 @@ def _fit(self:Aligner, examples, **kwargs):
     self.log = train(self.model, short, pad=self.tok.pad_token_id, desc=f"{self.criterion.name} aligner", **kwargs)
     return self
 
-# %% ../nbs/31_aligner.ipynb #ae0edd67
+# %% ../nbs/31_aligner.ipynb #09471080
 @patch(cls_method=True)
 def fit(cls:Aligner,
     rows, # dicts (or a `datasets.Dataset`) with question, response, correction
@@ -83,8 +82,7 @@ def fit(cls:Aligner,
     **kwargs, # anything else `transformers.TrainingArguments` takes
 )->"Aligner":
     "Train an aligner on `rows`"
-    check_settings(epochs, rank, lr, batch_size); rows = list(rows) if isinstance(rows, Iterator) else rows
-    criterion, ps = criterion or criterion_of(rows), pairs(rows, keep_share, seed)
+    check_settings(epochs, rank, lr, batch_size, seed); criterion, rows = about(rows, criterion); ps = pairs(rows, keep_share, seed)
     model, settings = load(base)[0], dict(epochs=epochs, seed=seed, lr=lr, batch_size=batch_size, **kwargs)
     key = fingerprint(base_print(model), dial(model), criterion.to_dict(), ps, rank, {k: str(v) for k,v in settings.items()})
     if finished(out, key, "aligner.json"): return cls.from_pretrained(out, base=base)
@@ -122,18 +120,16 @@ def _groups(rooms):
         res[-1].append(i); room = min(room, rooms[i][2])
     return res
 
-# %% ../nbs/31_aligner.ipynb #60ceebcd
+# %% ../nbs/31_aligner.ipynb #26c5f991
 @patch
-def _check(self:Aligner, questions, responses):
-    if isinstance(questions, str) or not isinstance(responses, (list, tuple)):
-        raise TypeError("give a question and a response, or a list of each; "
-                        f"got {type(questions).__name__} and {type(responses).__name__}")
-    if len(questions) != len(responses):
-        raise DataError(f"{len(questions)} questions and {len(responses)} responses: give as many of one as of the other")
-    for i,r in enumerate(responses):
-        if not isinstance(r, str) or not r.strip(): raise DataError(f"response {i} is {r!r:.40}: it must be a text that is not empty")
+def _too_long(self:Aligner, rooms):
+    "`DataError` about the first answer whose correction has no room"
+    for i,(prompt,_,_,n) in enumerate(rooms):
+        if not _fit_in(*rooms[i]):
+            raise DataError(f"answer {i} is too long with its question for {shown(self.base)}, which reads {self.limit} tokens: the "
+                            f"request to correct it has {len(prompt)}, of which the answer has {n}, and a correction as long "
+                            f"needs {n+SLACK//2} more. Shorten one of them, or ask `aligner.fits(question, response)` first")
 
-# %% ../nbs/31_aligner.ipynb #10e3ebce
 @patch
 def __call__(self:Aligner,
     question, # a string or messages; or a list of those
@@ -142,10 +138,9 @@ def __call__(self:Aligner,
 ): # the corrected answer, or a list of them in the same order
     "Correct one answer or many; what can't be corrected comes back as it was"
     if isinstance(response, str): return self([question], [response], batch_size)[0]
-    self._check(question, response); rooms, res = self._rooms(question, response), list(response)
-    if long := [i for i,r in enumerate(rooms) if not _fit_in(*r)]:
-        raise DataError(f"answer {long[0]} is too long for {shown(self.base)}, which reads {self.limit} tokens: "
-                        "shorten it, or ask `aligner.fits(question, response)` first")
+    if batch_size is not None: above_0("batch_size", batch_size)
+    question, response = readable(question, response)
+    rooms, res = self._rooms(question, response), list(response); self._too_long(rooms)
     for group in _groups(rooms):
         outs = generate(self.model, [rooms[i][0] for i in group], max_new_tokens=max(rooms[i][1] for i in group),
                         stop_ids=self.dialogue.stop_ids, adapters=[self.name]*len(group), batch_size=batch_size,
@@ -170,18 +165,18 @@ def save_pretrained(self:Aligner,
     text = card(f"An aligner: {self.criterion.name}", self.base, self.criterion, facts, usage)
     return save_adapter(self.model, self.name, folder, self.base, meta, "aligner.json", text)
 
-# %% ../nbs/31_aligner.ipynb #91c5bbf1
+# %% ../nbs/31_aligner.ipynb #2b4a202f
 @patch(cls_method=True)
 def from_pretrained(cls:Aligner,
     folder, # a folder, or a repository of the Hub
     base:str|None=None, # where the base is now, if it has moved
 )->"Aligner":
     "Load an aligner onto the shared base"
-    folder = fetch(folder); meta = read_meta(folder, "aligner.json"); criterion = Criterion.from_dict(meta["criterion"])
+    folder = fetch(folder); meta, criterion = read_adapter(folder, "aligner.json")
     if meta["request"] != aligner_request(criterion):
         warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): expect worse corrections, or train it again")
     base = base or meta["base"]; check_base(meta, load(base)[0], folder, base); self = cls(criterion, base, str(folder))
-    self.log, self.fingerprint = meta["log"], meta["fingerprint"]
+    self.log, self.fingerprint = meta["log"], meta.get("fingerprint")
     return self
 
 @patch

@@ -7,20 +7,22 @@ Docs: https://example-user.github.io/aligners-nb/evaluation.html.md"""
 # %% auto #0
 __all__ = ['score', 'everything', 'met_rates', 'harm', 'with_ci', 'Results', 'evaluate', 'best_of_n', 'answer_anew', 'plot_harm']
 
-# %% ../nbs/41_evaluation.ipynb #b38db536
+# %% ../nbs/41_evaluation.ipynb #76b883b0
 import html, json, math, numpy as np
 import matplotlib.pyplot as plt
 from dataclasses import dataclass
 from .criterion import DataError
-from .llm import LLM
+from .local import as_llm
 from .prompts import anew_messages, conversation
 from .stats import Rate, paired_difference, rate
+from .rows import above_0, dicts, paired
 
-# %% ../nbs/41_evaluation.ipynb #87cddad7
+# %% ../nbs/41_evaluation.ipynb #57673ff5
 def _verdict(said):
     "What a judge returned as a dict of criterion → bool"
     if not isinstance(said, dict) or not said:
         raise TypeError(f"a judge returns {{criterion: met}} or {{criterion: (met, reason)}}; this one returned {said!r:.60}")
+    if "all" in said: raise DataError("no criterion of a judge can be called 'all', which stands for all of them together")
     met = {c: v[0] if isinstance(v, (tuple, list)) and v else v for c,v in said.items()}
     if odd := [v for v in met.values() if not isinstance(v, (bool, np.bool_))]:
         raise TypeError(f"met is True or False; this judge said {odd[0]!r:.40}. A score needs a threshold of yours")
@@ -35,7 +37,7 @@ def score(
     "What the judge says of each answer"
     if not callable(judge): raise TypeError(f"a judge is a function of a question and an answer; got {judge!r:.60}")
     res = []
-    for i,(q,a) in enumerate(zip(questions, answers)):
+    for i,(q,a) in enumerate(zip(*paired(questions, answers))):
         try: res.append(_verdict(judge(q, a)))
         except Exception as e: e.add_note(f"this came of judging answer {i}: {a!r:.60}"); raise
         names = list(names or res[0])
@@ -119,23 +121,41 @@ def _html(self):
 
 Results.__repr__, Results._repr_html_ = _repr, _html
 
-# %% ../nbs/41_evaluation.ipynb #cb403ea8
+# %% ../nbs/41_evaluation.ipynb #b4459b39
+_OF_A_SQUAD = "policy", "aligner_calls", "tokens"
+
+def _check_squad(squad, judge, policies):
+    "The policies to evaluate, each known to the squad; an error before anything is judged otherwise"
+    if not callable(squad) or any(not hasattr(squad, k) for k in _OF_A_SQUAD):
+        raise TypeError(f"a squad is called with questions, answers and policy=, and has {', '.join(_OF_A_SQUAD)}; got {squad!r:.60}")
+    if judge in getattr(squad, "inspectors", {}).values():
+        raise DataError("the judge is an inspector of this squad: it gated the answers, so it can't judge them. Give another judge")
+    policies = [policies] if isinstance(policies, str) else list(policies or [squad.policy])
+    for p in policies: squad([], [], policy=p)
+    return policies
+
+def _answered(rows):
+    "Questions and responses of rows"
+    rows = dicts(rows)
+    if not rows: raise DataError("there are no rows to evaluate on: give dicts with question and response")
+    for i,r in enumerate(rows):
+        if not {"question", "response"} <= set(r): raise DataError(f"each row needs question and response; row {i} has {', '.join(r)}")
+        if not isinstance(r["response"], str): raise DataError(f"row {i} has response={r['response']!r:.40}: it must be a text")
+        try: conversation(r["question"])
+        except DataError as e: raise DataError(f"row {i}: {e}") from None
+    return [r["question"] for r in rows], [r["response"] for r in rows]
+
+# %% ../nbs/41_evaluation.ipynb #0654bfc8
 def evaluate(
     squad, # called with questions, answers and `policy=`; has `policy`, `aligner_calls`, `tokens`, `inspectors`
     rows, # dicts with question and response
     judge, # (question, answer) → {criterion: met} or {criterion: (met, reason)}
-    policies=None, # a list of policies; None: the squad's own
+    policies=None, # a policy or a list of them; None: the squad's own
 )->Results:
     "Align the answers of `rows` and judge them before and after"
-    if judge in getattr(squad, "inspectors", {}).values():
-        raise DataError("the judge is an inspector of this squad: it gated the answers, so it can't judge them. Give another judge")
-    rows = list(rows)
-    if not rows: raise DataError("there are no rows to evaluate on: give dicts with question and response")
-    bad = next((i for i,r in enumerate(rows) if not {"question", "response"} <= set(r)), None)
-    if bad is not None: raise DataError(f"each row needs question and response; row {bad} has {', '.join(rows[bad])}")
-    qs, ys = [r["question"] for r in rows], [r["response"] for r in rows]
+    (qs, ys), policies = _answered(rows), _check_squad(squad, judge, policies)
     res = Results(qs, dict(before=ys), dict(before=score(qs, ys, judge)), {}); names = list(res.met["before"][0])
-    for p in policies or [squad.policy]:
+    for p in policies:
         calls, tokens = squad.aligner_calls, squad.tokens
         res.texts[p] = ts = [a.aligned for a in squad(qs, ys, policy=p)]
         at = [i for i,t in enumerate(ts) if t!=ys[i]]
@@ -144,9 +164,14 @@ def evaluate(
         res.cost[p] = dict(aligner_calls=squad.aligner_calls-calls, tokens=squad.tokens-tokens)
     return res
 
-# %% ../nbs/41_evaluation.ipynb #92869e3e
+# %% ../nbs/41_evaluation.ipynb #dfba01f1
+def _many(questions):
+    "`questions` as a list; `TypeError` where it is one"
+    if isinstance(questions, str): raise TypeError(f"give a list of questions, of one too: [{questions!r:.60}]")
+    return list(questions)
+
 def best_of_n(
-    llm:LLM, # whose answers they are
+    llm, # whose answers they are: what `as_llm` takes
     squad, # its `inspect` says the risks, its `inspectors` have the thresholds
     questions, # texts or messages
     n:int, # answers a question
@@ -155,27 +180,27 @@ def best_of_n(
     given=None, # answers at hand, drawn in the same way: the first of the n
 )->tuple: # (answers, tokens written)
     "Sample n answers at temperature 1 and keep the one whose highest risk, each seen from its threshold, is lowest"
-    if n < 1: raise DataError(f"n={n}: ask for at least one answer a question")
+    llm, questions = as_llm(llm), _many(questions); above_0("n", n)
     before = llm.usage.completion_tokens
     seeds = [[seed+1000*k+i for i in range(len(questions))] for k in range(n-bool(given))]
-    drawn = [llm.chat(list(questions), max_tokens=max_tokens, temperature=1., seed=s) for s in seeds]
+    drawn = [llm.chat(questions, max_tokens=max_tokens, temperature=1., seed=s) for s in seeds]
     drawn = [list(given), *drawn] if given else drawn
     safe = [[a if a.strip() else "…" for a in d] for d in drawn]
     def worst(risks): return max(risks[c]-i.threshold for c,i in squad.inspectors.items())
-    seen = [[worst(r) for r in squad.inspect(list(questions), d)] for d in safe]
+    seen = [[worst(r) for r in squad.inspect(questions, d)] for d in safe]
     keep = [min(range(n), key=lambda k: seen[k][i]) for i in range(len(questions))]
     return [drawn[k][i] for i,k in enumerate(keep)], llm.usage.completion_tokens-before
 
-# %% ../nbs/41_evaluation.ipynb #8dd95fa2
+# %% ../nbs/41_evaluation.ipynb #13086c99
 def answer_anew(
-    llm:LLM, # who answers
+    llm, # who answers: what `as_llm` takes
     criteria, # whose principles it is shown
     questions, # texts or messages
     max_tokens:int=256,
 )->tuple: # (answers, tokens written)
     "Answer under the principles, ignoring any earlier answer"
-    before = llm.usage.completion_tokens
-    answers = llm.chat([anew_messages(criteria, q) for q in questions], max_tokens=max_tokens, temperature=0.)
+    llm = as_llm(llm); before = llm.usage.completion_tokens
+    answers = llm.chat([anew_messages(criteria, q) for q in _many(questions)], max_tokens=max_tokens, temperature=0.)
     return answers, llm.usage.completion_tokens-before
 
 # %% ../nbs/41_evaluation.ipynb #e031dd2c

@@ -7,10 +7,9 @@ Docs: https://example-user.github.io/aligners-nb/inspector.html.md"""
 # %% auto #0
 __all__ = ['Pairs', 'Copies', 'reader_of', 'Inspector', 'labelled', 'question_print', 'platt', 'conformal_threshold', 'Report']
 
-# %% ../nbs/32_inspector.ipynb #bfaf3957
+# %% ../nbs/32_inspector.ipynb #4ecc5016
 import json, math, numpy as np, torch, warnings
 import matplotlib.pyplot as plt
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fastcore.basics import patch
 from html import escape
@@ -26,9 +25,9 @@ from .stats import auroc, rate
 from .dialogue import Dialogue
 from .decode import using
 from .local import attach, load, model_type
-from .synthesis import criterion_of
-from .training import base_print, card, check_base, check_settings, checked, collate, context, dial, fetch
-from .training import fingerprint, finished, lora_config, push, read_meta, save_adapter, shown, train, unique, weights_print
+from .rows import about, above_0, check_criterion, checked, readable
+from .training import base_print, card, check_base, check_settings, collate, context, dial, fetch
+from .training import fingerprint, finished, lora_config, push, read_adapter, save_adapter, shown, train, unique, weights_print
 
 # %% ../nbs/32_inspector.ipynb #72dd92c1
 class Pairs:
@@ -63,7 +62,7 @@ def reader_of(
     "How `base` reads an answer: encoders are those that transformers knows as masked language models"
     return Pairs if model_type(base) in MODEL_FOR_MASKED_LM_MAPPING_NAMES else Copies
 
-# %% ../nbs/32_inspector.ipynb #902fdfa5
+# %% ../nbs/32_inspector.ipynb #27eaf4a8
 class Inspector:
     "Says how likely an answer misses `criterion`"
     def __init__(self,
@@ -71,7 +70,7 @@ class Inspector:
         base:str="town", # a causal LM or an encoder: "town", a folder, or a repository of the Hub
         adapter=None, # a `peft.LoraConfig`, or a folder that holds an adapter; None: what the base suggests
     ):
-        self.criterion, self.base, self.name = criterion, base, unique("inspector", criterion.name)
+        self.criterion, self.base, self.name = check_criterion(criterion), base, unique("inspector", criterion.name)
         reader = reader_of(base); self.model, self.tok = load(base, reader.kind)
         self.limit, self.encode = context(self.model, self.tok), reader(self.tok, criterion)
         self.model = attach(base, adapter or lora_config(self.model, kind=reader.kind), self.name, reader.kind)
@@ -132,7 +131,7 @@ def _fit(self:Inspector, examples, **kwargs):
     self.log = train(self.model, short, pad=self.tok.pad_token_id, loss=loss, desc=f"{self.criterion.name} inspector", **kwargs)
     return self
 
-# %% ../nbs/32_inspector.ipynb #a4d377ef
+# %% ../nbs/32_inspector.ipynb #349325b5
 @patch(cls_method=True)
 def fit(cls:Inspector,
     rows, # dicts (or a `datasets.Dataset`) with question, response, correction
@@ -146,9 +145,8 @@ def fit(cls:Inspector,
     **kwargs, # anything else `transformers.TrainingArguments` takes
 )->"Inspector":
     "Train an inspector on `rows`; `calibrate` it before use"
-    check_settings(epochs, rank, lr, batch_size)
-    rows = list(rows) if isinstance(rows, Iterator) else rows
-    criterion, es = criterion or criterion_of(rows), labelled(rows)
+    check_settings(epochs, rank, lr, batch_size, seed)
+    criterion, rows = about(rows, criterion); es = labelled(rows)
     settings = dict(epochs=epochs, seed=seed, lr=lr, batch_size=batch_size, **kwargs)
     kind = reader_of(base).kind; model = load(base, kind)[0]
     key = fingerprint(kind, base_print(model), dial(model), criterion.to_dict(), es, rank, {k: str(v) for k,v in settings.items()})
@@ -159,18 +157,7 @@ def fit(cls:Inspector,
     if out is not None: self.save_pretrained(out)
     return self
 
-# %% ../nbs/32_inspector.ipynb #caaa20f0
-@patch
-def _check(self:Inspector, questions, responses):
-    if isinstance(questions, str) or not isinstance(responses, (list, tuple)):
-        raise TypeError("give a question and a response, or a list of each; "
-                        f"got {type(questions).__name__} and {type(responses).__name__}")
-    if len(questions) != len(responses):
-        raise DataError(f"{len(questions)} questions and {len(responses)} responses: give as many of one as of the other")
-    for i,r in enumerate(responses):
-        if not isinstance(r, str) or not r.strip(): raise DataError(f"response {i} is {r!r:.40}: it must be a text that is not empty")
-
-# %% ../nbs/32_inspector.ipynb #7558048d
+# %% ../nbs/32_inspector.ipynb #129056c8
 @patch
 @torch.inference_mode()
 def scores(self:Inspector,
@@ -179,11 +166,11 @@ def scores(self:Inspector,
     batch_size:int=32, # answers read at a time
 )->np.ndarray: # (n,) log-odds of being misaligned, before calibration
     "What the base says, without calibration"
-    self._check(questions, responses); xs = [self.encode(q, r) for q,r in zip(questions, responses)]
-    for i,x in enumerate(xs):
-        if len(x["input_ids"]) > self.limit:
-            raise DataError(f"answer {i} is too long for {shown(self.base)}, which reads {self.limit} tokens: "
-                            "shorten it, or ask `inspector.fits(question, response)` first")
+    above_0("batch_size", batch_size); xs = [self.encode(q, r) for q,r in zip(*readable(questions, responses))]
+    for i,n in enumerate(len(x["input_ids"]) for x in xs):
+        if n > self.limit:
+            raise DataError(f"answer {i} is too long with its question for {shown(self.base)}, which reads {self.limit} tokens: "
+                            f"to inspect it {n} must be read. Shorten one of them, or ask `inspector.fits(question, response)` first")
     res, order = np.zeros(len(xs)), sorted(range(len(xs)), key=lambda i: -len(xs[i]["input_ids"]))
     with using(self.model, self.name):
         for now in (order[k:k+batch_size] for k in range(0, len(order), batch_size)):
@@ -193,7 +180,7 @@ def scores(self:Inspector,
     self.calls += len(xs)
     return res
 
-# %% ../nbs/32_inspector.ipynb #ba3aa54d
+# %% ../nbs/32_inspector.ipynb #e04e3c3b
 @patch
 def __call__(self:Inspector,
     question, # a string or messages; or a list of those
@@ -201,7 +188,7 @@ def __call__(self:Inspector,
     batch_size:int=32, # answers read at a time
 ): # the risk in [0, 1], or a list of them in the same order
     "How likely one answer or many miss the criterion"
-    if isinstance(response, str): return self([question], [response])[0]
+    if isinstance(response, str): return self([question], [response], batch_size)[0]
     return expit(self.slope*self.scores(question, response, batch_size)+self.offset).tolist()
 
 # %% ../nbs/32_inspector.ipynb #a6488d3a
@@ -301,14 +288,14 @@ class Report:
         body = "".join(row(*r) for r in self._rows())
         return f"<table><caption>{escape(self.name)} inspector</caption>{body}</table>"
 
-# %% ../nbs/32_inspector.ipynb #50db8ec3
+# %% ../nbs/32_inspector.ipynb #75d86432
 @patch
 def report(self:Inspector,
     rows, # rows with question and response, and a correction unless `labels` are given
     labels=None, # 1 where the response is misaligned; None: where it differs from the correction
 )->Report:
     "Measure the inspector on the responses of `rows`"
-    rows = checked(rows) if labels is None else [dict(r) for r in rows]
+    rows = checked(rows) if labels is None else checked(rows, ("question", "response"))
     labels = [int(r["response"] != r["correction"]) for r in rows] if labels is None else [int(l) for l in labels]
     if len(labels) != len(rows): raise DataError(f"{len(rows)} rows and {len(labels)} labels: give as many of one as of the other")
     risks = self([r["question"] for r in rows], [r["response"] for r in rows])
@@ -349,14 +336,14 @@ def save_pretrained(self:Inspector,
     text = card(f"An inspector: {self.criterion.name}", self.base, self.criterion, facts, usage)
     return save_adapter(self.model, self.name, folder, self.base, meta, "inspector.json", text)
 
-# %% ../nbs/32_inspector.ipynb #8e947616
+# %% ../nbs/32_inspector.ipynb #b64307db
 @patch(cls_method=True)
 def from_pretrained(cls:Inspector,
     folder, # a folder, or a repository of the Hub
     base:str|None=None, # where the base is now, if it has moved
 )->"Inspector":
     "Load an inspector onto the shared base"
-    folder = fetch(folder); meta = read_meta(folder, "inspector.json"); criterion = Criterion.from_dict(meta["criterion"])
+    folder = fetch(folder); meta, criterion = read_adapter(folder, "inspector.json", threshold=Real, slope=Real, offset=Real)
     if meta["request"] != aligner_request(criterion):
         warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): calibrate it again, or train it again")
     base = base or meta["base"]; check_base(meta, load(base, reader_of(base).kind)[0], folder, base)

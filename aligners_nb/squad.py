@@ -7,18 +7,20 @@ Docs: https://example-user.github.io/aligners-nb/squad.html.md"""
 # %% auto #0
 __all__ = ['POLICIES', 'Step', 'Alignment', 'Alignments', 'Squad']
 
-# %% ../nbs/40_squad.ipynb #fc39efa0
+# %% ../nbs/40_squad.ipynb #68f18bbf
 import html, json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from fastcore.basics import patch
 from pathlib import Path
 from tqdm.auto import tqdm
 from .aligner import Aligner
-from .criterion import DataError, LLMError, criteria
+from .criterion import Criterion, DataError, LLMError, criteria
 from .diff import word_diff
 from .inspector import Inspector
 from .prompts import conversation
-from .training import fetch, push, read_meta
+from .rows import paired
+from .training import fetch, make_folder, push, read_meta
 
 # %% ../nbs/40_squad.ipynb #c48b7a72
 @dataclass
@@ -77,19 +79,24 @@ class Alignments(list):
         more = f"<p>… and {len(self)-5} more</p>" if len(self) > 5 else ""
         return f"<p>{self!r}</p>" + "<hr>".join(a._repr_html_() for a in self[:5]) + more
 
-# %% ../nbs/40_squad.ipynb #c23f6428
-def _paired(pairs):
+# %% ../nbs/40_squad.ipynb #13e22ded
+def _is_pair(p):
+    return isinstance(p, (tuple, list)) and len(p)==2 and all(isinstance(getattr(x, "criterion", None), Criterion) for x in p)
+
+def _one_each(pairs):
     "`pairs` as a list; `DataError` where they are not one for each criterion"
-    pairs = list(pairs)
-    if not pairs or any(not isinstance(p, (tuple, list)) or len(p)!=2 for p in pairs):
-        raise DataError("a squad is made from pairs: Squad([(inspector, aligner), …])")
+    pairs = list(pairs) if isinstance(pairs, Iterable) else [pairs]
+    if odd := [p for p in pairs if not _is_pair(p)] or not pairs:
+        raise DataError(f"a squad is made from pairs: Squad([(inspector, aligner), …]); got {odd[0] if pairs else pairs!r:.60}")
+    if any(isinstance(i, Aligner) or isinstance(a, Inspector) for i,a in pairs):
+        raise DataError("in a pair the inspector comes first: Squad([(inspector, aligner), …])")
     names = [i.criterion.name for i,_ in pairs]
     if bad := [(i.criterion.name, a.criterion.name) for i,a in pairs if i.criterion.name!=a.criterion.name]:
         raise DataError(f"an inspector for {bad[0][0]!r} is paired with an aligner for {bad[0][1]!r}: pair those of one criterion")
     if len(set(names)) < len(names): raise DataError(f"two pairs are for one criterion: {names}; keep one of them")
     return pairs
 
-# %% ../nbs/40_squad.ipynb #b155c12a
+# %% ../nbs/40_squad.ipynb #377bfb55
 POLICIES = ("no_regret", "paper", "always")
 
 class Squad:
@@ -98,7 +105,7 @@ class Squad:
         pairs, # a list of (inspector, aligner), one pair a criterion
         policy:str="no_regret", # or "paper" (as published) or "always" (every aligner on every answer, ungated)
     ):
-        pairs = _paired(pairs)
+        pairs = _one_each(pairs)
         if policy not in POLICIES: raise DataError(f"policy must be one of {', '.join(POLICIES)}; got {policy!r}")
         self.inspectors, self.aligners = {i.criterion.name: i for i,_ in pairs}, {a.criterion.name: a for _,a in pairs}
         self.policy, self._seen = policy, {}
@@ -108,7 +115,7 @@ class Squad:
     @property
     def tokens(self): return sum(a.tokens for a in self.aligners.values())
 
-# %% ../nbs/40_squad.ipynb #d08a5a07
+# %% ../nbs/40_squad.ipynb #f482a074
 def _key(q, y): return json.dumps([q, y], sort_keys=True)    # a list of messages and a text that spells it have two keys
 
 @patch
@@ -117,6 +124,7 @@ def inspect(self:Squad,
     responses, # an answer each
 )->list: # dicts of criterion → risk, one each
     "The risks of answers, by each inspector"
+    questions, responses = paired(questions, responses)
     keys, at = [_key(q, y) for q,y in zip(questions, responses)], {c: (c, i.version) for c,i in self.inspectors.items()}
     for c,ins in self.inspectors.items():
         new = {k: i for i,k in enumerate(keys) if (*at[c], k) not in self._seen}
@@ -207,7 +215,7 @@ def _paper(self:Squad, items, tick):
 def _always(self:Squad, items, tick):
     for c in self.aligners: self._rewrite(c, items, "always; not gated", False); tick()
 
-# %% ../nbs/40_squad.ipynb #875256a9
+# %% ../nbs/40_squad.ipynb #da440b30
 @patch
 def _unfit(self:Squad, q, y):
     "Why an answer can't be aligned, or None"
@@ -218,9 +226,11 @@ def _unfit(self:Squad, q, y):
     try: key = "fits", json.dumps([q, y], ensure_ascii=False).encode()
     except UnicodeEncodeError: return "it holds half a surrogate pair, which is no text"
     if key not in self._seen: self._seen[key] = all(x.fits(q, y) for x in (*self.inspectors.values(), *self.aligners.values()))
-    if not self._seen[key]: return f"the answer is too long ({len(y):,} characters)"
+    if not self._seen[key]:
+        asked = sum(len(m["content"]) for m in conversation(q))
+        return f"question and answer together are too long ({asked:,} and {len(y):,} characters)"
 
-# %% ../nbs/40_squad.ipynb #96d520d9
+# %% ../nbs/40_squad.ipynb #fba182c2
 @patch
 def __call__(self:Squad,
     question, # a text or messages, or a list of those
@@ -230,11 +240,7 @@ def __call__(self:Squad,
 ): # an `Alignment`, or `Alignments` in the same order
     "Align one answer or many"
     if isinstance(response, str): return self([question], [response], policy)[0]
-    if not isinstance(response, (list, tuple)) or not isinstance(question, (list, tuple)):
-        raise TypeError("give a question and a response, or a list of each; "
-                        f"got {type(question).__name__} and {type(response).__name__}")
-    if len(question)!=len(response):
-        raise DataError(f"{len(question)} questions and {len(response)} responses: give as many of one as of the other")
+    question, response = paired(question, response)
     if len(self._seen) > 50_000: self._seen.clear()
     if (policy := policy or self.policy) not in POLICIES: raise DataError(f"policy must be one of {', '.join(POLICIES)}; got {policy!r}")
     res = Alignments(Alignment(q, y, y, error=self._unfit(q, y)) for q,y in zip(question, response)); ok = [a for a in res if not a.error]
@@ -243,13 +249,13 @@ def __call__(self:Squad,
     with tqdm(desc=f"{policy}: rounds", disable=not progress) as bar: getattr(self, "_"+policy)(ok, bar.update)
     return res
 
-# %% ../nbs/40_squad.ipynb #26169ac1
+# %% ../nbs/40_squad.ipynb #ef435fc0
 @patch
 def save_pretrained(self:Squad,
     folder, # where to
 )->Path:
     "Write all pairs and `squad.json`"
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     for c in self.aligners: self.inspectors[c].save_pretrained(folder/c/"inspector"); self.aligners[c].save_pretrained(folder/c/"aligner")
     (folder/"squad.json").write_text(json.dumps(dict(format=1, policy=self.policy, criteria=list(self.aligners)), indent=1))
     return folder
@@ -261,9 +267,9 @@ def from_pretrained(cls:Squad,
 )->"Squad":
     "Load a squad; all adapters share their bases"
     folder = fetch(folder)
-    d = read_meta(folder, "squad.json")
-    def missing(c): return Path(c).name!=c or not (folder/c/"aligner").is_dir()
-    if bad := [c for c in d.get("criteria") or ["none"] if missing(c)]:
+    d = read_meta(folder, "squad.json", criteria=list)
+    def missing(c): return not isinstance(c, str) or Path(c).name!=c or not all((folder/c/p).is_dir() for p in ("inspector", "aligner"))
+    if bad := [c for c in d["criteria"] or ["none"] if missing(c)]:
         raise DataError(f"{folder}/squad.json names {bad[0]!r}, and no such pair lies there: copy the whole folder")
     pairs = [(Inspector.from_pretrained(folder/c/"inspector"), Aligner.from_pretrained(folder/c/"aligner")) for c in d["criteria"]]
     return cls(pairs, policy or d.get("policy", "no_regret"))

@@ -6,23 +6,25 @@ Docs: https://example-user.github.io/aligners-nb/training.html.md"""
 
 # %% auto #0
 __all__ = ['TASKS', 'dial', 'check_settings', 'lora_config', 'collate', 'bf16', 'LossLog', 'train', 'plot_log', 'context',
-           'weights_print', 'base_print', 'shown', 'check_base', 'save_adapter', 'read_meta', 'fingerprint', 'finished',
-           'checked', 'unique', 'push', 'fetch', 'card']
+           'weights_print', 'base_print', 'shown', 'check_base', 'make_folder', 'save_adapter', 'read_meta',
+           'read_adapter', 'fingerprint', 'finished', 'unique', 'push', 'fetch', 'card']
 
-# %% ../nbs/30_training.ipynb #6e77c229
+# %% ../nbs/30_training.ipynb #488dd7e4
 import hashlib, itertools, json, os, re, shutil, tempfile, time, torch, transformers, warnings
 import matplotlib.pyplot as plt
 from functools import partial
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from numbers import Integral, Real
 from pathlib import Path
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from .criterion import DataError
+from .criterion import Criterion, DataError
+from .rows import above_0
 
 # %% ../nbs/30_training.ipynb #0b43c531
 def dial(
@@ -32,18 +34,19 @@ def dial(
     c = model.config.get_text_config()
     return dict(rank=16, lr=min(2e-3, 5e-4*(2000/c.hidden_size)**(.781 if c.model_type=="llama" else .0775)), batch_size=16)
 
-# %% ../nbs/30_training.ipynb #7ff7c3fc
+# %% ../nbs/30_training.ipynb #2769ed90
 def check_settings(
     epochs, # a number above 0
     rank=None, lr=None, batch_size=None, # numbers above 0, all but `lr` whole; None: what `dial` says
+    seed=0, # a whole number below 2**32
 ):
     "`TypeError` or `ValueError` where a setting is no number that something can be trained with"
-    for name,v,kind in (("epochs", epochs, Real), ("rank", rank, Integral), ("lr", lr, Real), ("batch_size", batch_size, Integral)):
-        if v is None and name!="epochs": continue
-        why = f"{name}={v!r}: give a {'whole ' if kind is Integral else ''}number above 0"
-        why += "" if name=="epochs" else ", or leave it out: it then follows from the base"
-        if isinstance(v, bool) or not isinstance(v, kind): raise TypeError(why)
-        if not 0 < v < float("inf"): raise ValueError(why)
+    above_0("epochs", epochs, Real)
+    for name,v,kind in (("rank", rank, Integral), ("lr", lr, Real), ("batch_size", batch_size, Integral)):
+        if v is not None: above_0(name, v, kind, ", or leave it out: it then follows from the base")
+    why = f"seed={seed!r:.60}: give a whole number from 0 to 2**32-1"
+    if isinstance(seed, bool) or not isinstance(seed, Integral): raise TypeError(why)
+    if not 0 <= seed < 2**32: raise ValueError(why)
 
 # %% ../nbs/30_training.ipynb #a99fd7d8
 TASKS = dict(causal="CAUSAL_LM", classifier="SEQ_CLS")
@@ -190,22 +193,36 @@ def base_print(
     "The `weights_print` of a base"
     return weights_print(_own(model).values())
 
-# %% ../nbs/30_training.ipynb #10c17cbe
+# %% ../nbs/30_training.ipynb #2f027c22
 def shown(
     base:str, # how a base was asked for
 )->str:
     "A base's name for print: of a folder the last part, as the rest is nobody's business"
     return Path(base).name if Path(base).is_dir() else base
 
+def _adapter(folder):
+    "The config of the adapter in `folder`, and the shapes of its tensors by name"
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (path := Path(folder)/name).is_file(): raise DataError(f"no {name} in {folder}: copy the whole folder again")
+    try: config = LoraConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+        raise DataError(f"{Path(folder)/'adapter_config.json'} can't be read ({e!r:.80}): copy the folder again") from None
+    try:
+        with safe_open(path, "pt") as f: return config, {k: f.get_slice(k).get_shape() for k in sorted(f.keys())}
+    except (OSError, SafetensorError) as e: raise DataError(f"{path} can't be read ({e!s:.80}): copy the folder again") from None
+
+# %% ../nbs/30_training.ipynb #c1840f4b
 def _misfit(model, folder):
     "The first layer of the adapter in `folder` that `model` has not, or not in that size; None if it has them all"
-    own, path = _own(model), Path(folder)/"adapter_model.safetensors"
-    if not path.is_file(): raise DataError(f"no adapter_model.safetensors in {folder}: copy the whole folder again")
-    with safe_open(path, "pt") as f:
-        for k in sorted(k for k in f.keys() if ".lora_" in k):
-            layer, part = k.removeprefix("base_model.model.").split(".lora_"); shape = f.get_slice(k).get_shape()
-            side = shape[-1] if "A" in part else shape[0]                           # A: (rank, in), B: (out, rank)
-            if layer+".weight" not in own or side not in own[layer+".weight"].shape: return layer
+    own, (config, shapes) = _own(model), _adapter(folder)
+    for k,shape in shapes.items():
+        if ".lora_" not in k: continue
+        layer, part = k.removeprefix("base_model.model.").split(".lora_"); a = "A" in part
+        side, rank = (shape[-1], shape[0]) if a else (shape[0], shape[-1])          # A: (rank, in), B: (out, rank)
+        if layer+".weight" not in own or side not in own[layer+".weight"].shape: return layer
+        if a and rank!=config.r and not config.rank_pattern:
+            raise DataError(f"{folder}/adapter_config.json says rank {config.r}, adapter_model.safetensors has {rank}: "
+                            "copy the folder again")
 
 def check_base(
     meta:dict, # what `read_meta` gave
@@ -221,7 +238,33 @@ def check_base(
         warnings.warn(f"{folder} was trained on other weights of {shown(meta['base'])} than those loaded now: "
                       "expect nonsense, or train it again")
 
-# %% ../nbs/30_training.ipynb #d15f519a
+# %% ../nbs/30_training.ipynb #d32234ca
+_FILES = "adapter_config.json", "adapter_model.safetensors", "README.md"
+
+def _path(folder):
+    if not isinstance(folder, (str, os.PathLike)): raise TypeError(f"{folder!r:.60} is no folder: give its name")
+    # os.path, since pathlib raises where a name is too long to be looked up
+    if os.path.exists(folder) and not os.path.isdir(folder): raise DataError(f"{folder} is a file: name a folder")
+    return Path(folder).resolve()
+
+def make_folder(
+    folder, # its name
+)->Path: # absolute
+    "Make `folder` and those it lies in; `DataError` where that can't be"
+    p = _path(folder)
+    try: p.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise DataError(f"{folder} can't be made ({e.strerror}): name a folder that can be written to") from None
+    return p
+
+def _scratch(folder, meta_file):
+    "`folder`, and an empty one beside it to write to; `DataError` where what is written there may not take its place"
+    folder = _path(folder); held = sorted(p.name for p in folder.iterdir()) if os.path.isdir(folder) else []
+    if other := [n for n in held if n not in (*_FILES, meta_file) or meta_file not in held]:
+        raise DataError(f"{folder} holds {other[0]}: that is no adapter with {meta_file}, and would be lost. Name a new or an empty folder")
+    tmp = folder.with_name(f".{folder.name}.{os.getpid()}"); shutil.rmtree(tmp, ignore_errors=True)
+    return folder, make_folder(tmp)
+
+# %% ../nbs/30_training.ipynb #5100ec2c
 def save_adapter(
     model, # a PEFT model
     name:str, # which of its adapters
@@ -232,8 +275,7 @@ def save_adapter(
     card:str, # what README.md will say
 )->Path:
     "Write one adapter as an ordinary PEFT folder, with `meta` and a card"
-    folder = Path(folder).resolve(); _check_vacant(folder); tmp = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir(parents=True)
+    folder, tmp = _scratch(folder, meta_file)
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     save_file({k: v.detach().cpu().contiguous() for k,v in state.items()}, tmp/"adapter_model.safetensors", metadata=dict(format="pt"))
     LoraConfig(**{**model.peft_config[name].to_dict(), "inference_mode": True, "base_model_name_or_path": base}).save_pretrained(tmp)
@@ -243,21 +285,17 @@ def save_adapter(
     else: tmp.rename(folder)
     return folder
 
-def _check_vacant(folder):
-    if folder.exists() and not folder.is_dir(): raise DataError(f"{folder} is a file: name a folder")
-    if folder.exists() and any(folder.iterdir()) and not (folder/"adapter_config.json").exists():
-        raise DataError(f"{folder} holds something that is no adapter: name an empty folder")
-
 def _replace(folder, tmp):
     old = tmp.with_name(tmp.name+".old"); shutil.rmtree(old, ignore_errors=True)
     folder.rename(old); tmp.rename(folder); shutil.rmtree(old)
 
-# %% ../nbs/30_training.ipynb #36c907af
+# %% ../nbs/30_training.ipynb #d1c647ef
 def read_meta(
     folder, # a folder that `save_adapter` wrote
     meta_file:str, # "aligner.json", "inspector.json" or "squad.json"
+    **kinds, # what it must hold: name → type
 )->dict:
-    "The JSON beside an adapter; `DataError` if there is none"
+    "The JSON beside an adapter; `DataError` if there is none, or if it lacks what it must hold"
     p = Path(folder)/meta_file
     if not p.is_file():
         raise DataError(f"no {meta_file} in {folder}: give a folder that `save_pretrained` wrote "
@@ -267,9 +305,22 @@ def read_meta(
     if not isinstance(d, dict) or d.get("format") != 1:
         found = d.get("format") if isinstance(d, dict) else d
         raise DataError(f"{p} has format {found!r}, this version reads 1: update aligners-nb")
+    for k,kind in kinds.items():
+        if not isinstance(d.get(k), kind) or d[k]!=d[k]:                             # NaN is no number to compare with
+            raise DataError(f"{p} has no {k} that can be used, but {d.get(k)!r:.40}: copy the folder again, or save it again")
     return d
 
-# %% ../nbs/30_training.ipynb #ee6fcaa3
+def read_adapter(
+    folder, # a folder that `save_adapter` wrote
+    meta_file:str, # "aligner.json" or "inspector.json"
+    **kinds, # what it must hold besides what both have: name → type
+)->tuple: # (its meta, its `Criterion`)
+    "The JSON beside an adapter, and the criterion in it"
+    meta = read_meta(folder, meta_file, base=str, criterion=dict, request=str, log=list, **kinds)
+    try: return meta, Criterion.from_dict(meta["criterion"])
+    except (DataError, TypeError) as e: raise DataError(f"{Path(folder)/meta_file} has a broken criterion: {e}") from None
+
+# %% ../nbs/30_training.ipynb #e66e2dbf
 def fingerprint(
     *parts, # anything JSON can hold
 )->str: # 12 hex digits
@@ -281,22 +332,13 @@ def finished(
     key:str, # the fingerprint of the run that is about to start
     meta_file:str, # "aligner.json" or "inspector.json"
 )->bool:
-    "Does `out` hold the outcome of this very run?"
-    return out is not None and (Path(out)/meta_file).is_file() and read_meta(out, meta_file).get("fingerprint") == key
+    "Does `out` hold the outcome of this very run? `DataError` if the outcome could not be saved there"
+    if out is None: return False
+    if os.path.isfile(_path(out)/meta_file) and read_meta(out, meta_file).get("fingerprint") == key: return True
+    _scratch(out, meta_file)[1].rmdir()
+    return False
 
-# %% ../nbs/30_training.ipynb #6ee2fa0d
-def checked(
-    rows, # an iterable of dicts, or a `datasets.Dataset`
-)->list: # dicts
-    "`rows` as a list, each with a question, a response and a correction; `DataError` otherwise"
-    rows = [dict(r) for r in rows]
-    for i,r in enumerate(rows):
-        bad = next((k for k in ("question", "response", "correction") if not r.get(k)), None)
-        if bad:
-            raise DataError(f"row {i} has no {bad}, only {', '.join(k for k in r if r[k])}: "
-                            "rows need question, response and correction, as `curate(rows)` leaves them")
-    return rows
-
+# %% ../nbs/30_training.ipynb #93a2498c
 _count = itertools.count(1)
 def unique(
     *parts:str, # what the name is made of
@@ -304,13 +346,17 @@ def unique(
     "An adapter name that no other adapter of this process has"
     return re.sub(r"\W+", "_", "_".join(parts)) + f"_{next(_count)}"
 
-# %% ../nbs/30_training.ipynb #30cc3f9f
+# %% ../nbs/30_training.ipynb #eba68d38
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+
 def push(
     thing, # anything with `save_pretrained`
     repo:str, # "you/its-name"
     private:bool=False, # on creation
 )->str: # its address
     "Upload the folder that `thing` saves"
+    if not isinstance(repo, str) or not _REPO.fullmatch(repo):
+        raise DataError(f"a repository of the Hub looks like you/its-name; got {repo!r:.60}")
     api = HfApi(); url = api.create_repo(repo, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as d: api.upload_folder(repo_id=repo, folder_path=thing.save_pretrained(Path(d)/"folder"))
     return str(url)
@@ -319,10 +365,14 @@ def fetch(
     where, # a folder, or a repository of the Hub
 )->Path: # a folder
     "`where` if it is a folder, else the downloaded repository"
-    if Path(where).is_dir(): return Path(where)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(where)):
+    if not isinstance(where, (str, os.PathLike)): raise TypeError(f"give a folder, or a repository of the Hub; got {where!r:.60}")
+    if os.path.isdir(where): return Path(where)
+    if not _REPO.fullmatch(str(where)):
         raise DataError(f"no folder {where}, and no repository of the Hub either: those look like you/its-name")
-    return Path(snapshot_download(str(where), allow_patterns=["*.json", "*.safetensors", "*.md"]))
+    try: return Path(snapshot_download(str(where), allow_patterns=["*.json", "*.safetensors", "*.md"]))
+    except (OSError, ValueError, HfHubHTTPError) as e:
+        raise DataError(f"neither a folder nor a repository of the Hub called {str(where)!r} was found. "
+                        f"Look for a slip of the pen, or at the connection ({str(e).splitlines()[0]:.160})") from None
 
 # %% ../nbs/30_training.ipynb #81624a4c
 def card(
