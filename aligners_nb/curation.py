@@ -201,7 +201,7 @@ class Curated:
     def _repr_html_(self): return self.funnel._repr_html_()
     def __len__(self): return len(self.rows)
 
-# %% ../nbs/22_curation.ipynb #613acde8
+# %% ../nbs/22_curation.ipynb #feea8810
 def _dataset(table, criterion, made):
     "A table as a data set that says what it is about"
     res = Dataset(table.combine_chunks()); res.info.description = json.dumps(dict(criterion=criterion.to_dict(), made=made)); return res
@@ -209,7 +209,8 @@ def _dataset(table, criterion, made):
 def _criterion(rows, table, made, criterion):
     "What rows are about, if that is no contradiction"
     names = table["criterion"].unique().to_pylist()
-    criterion = criterion or criterion_of(rows if hasattr(rows, "info") else [dict(criterion=n) for n in names if n])
+    kinds = table.group_by(["criterion", "question_type"]).aggregate([]).to_pylist()
+    criterion = criterion or criterion_of(rows if hasattr(rows, "info") else [k for k in kinds if k["criterion"]])
     if not isinstance(criterion, Criterion): raise TypeError(f"criterion must be a Criterion, such as town.ethical; got {criterion!r:.60}")
     if other := {*names}-{criterion.name, None}:
         raise DataError(f"rows about {min(other)!r}, but criterion={criterion!r}: "

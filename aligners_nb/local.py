@@ -7,8 +7,8 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['KINDS', 'resolve', 'model_type', 'load', 'attach', 'detach', 'adapter_id', 'LocalLLM', 'as_llm']
 
-# %% ../nbs/14_local.ipynb #3c1b88ea
-import json, re, time, torch, zlib
+# %% ../nbs/14_local.ipynb #7e80c8cc
+import json, re, time, torch, warnings, zlib
 from fastcore.basics import patch
 from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -97,7 +97,7 @@ def _weights(adapter):
         raise DataError(f"no adapter lies in {str(adapter)!r}: it must hold adapter_config.json and adapter_model.safetensors")
     return f
 
-# %% ../nbs/14_local.ipynb #82ceed4e
+# %% ../nbs/14_local.ipynb #67effbec
 def attach(
     name, # of the base
     adapter, # a `LoraConfig` for a new adapter, or the folder of a saved one
@@ -106,15 +106,17 @@ def attach(
     trainable=False, # will it be trained?
 )->PeftModel: # the one model that holds all adapters of this base
     "Put an adapter on a base that all adapters share"
-    model, tok = load(name, kind); key = resolve(name), kind
-    if hasattr(model, "peft_config") and adapter_name in model.peft_config:
+    model, tok = load(name, kind); more = isinstance(model, PeftModel)
+    if more and adapter_name in model.peft_config:
         raise DataError(f"an adapter called {adapter_name!r} is there already: choose another name")
-    if isinstance(adapter, LoraConfig):
-        if hasattr(model, "peft_config"): model.add_adapter(adapter_name, adapter)
-        else: model = get_peft_model(model, adapter, adapter_name)
-    elif hasattr(model, "peft_config"): model.load_adapter(str(_weights(adapter).parent), adapter_name, is_trainable=trainable)
-    else: model = PeftModel.from_pretrained(model, str(_weights(adapter).parent), adapter_name, is_trainable=trainable)
-    _loaded[key] = model.eval(), tok
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)      # peft calls transformers by names that are to change
+        if isinstance(adapter, LoraConfig):
+            if more: model.add_adapter(adapter_name, adapter)
+            else: model = get_peft_model(model, adapter, adapter_name)
+        elif more: model.load_adapter(str(_weights(adapter).parent), adapter_name, is_trainable=trainable)
+        else: model = PeftModel.from_pretrained(model, str(_weights(adapter).parent), adapter_name, is_trainable=trainable)
+    _loaded[resolve(name), kind] = model.eval(), tok
     return model
 
 # %% ../nbs/14_local.ipynb #2a9d866d

@@ -127,13 +127,13 @@ def _plan(criterion, llm, n, types, topical, taste, hints):
     expected.prices = sample.prices = llm.usage.prices
     return Plan(expected, sample)
 
-# %% ../nbs/23_plan.ipynb #a78814be
+# %% ../nbs/23_plan.ipynb #88420208
 def plan(
     criterion:Criterion, # as in `synthesize`, like the rest
     llm="town", n:int=400, seed:int=42, temperature=1., calls="one", max_tokens=512,
 )->Plan:
     "What `synthesize` with the same arguments will take, from some real calls; `LLMError` if no reply can be read"
-    _check(criterion, n, calls, max_tokens); llm = as_llm(llm).connect()
+    _check(criterion, n, calls, max_tokens, temperature); llm = as_llm(llm).connect()
     types = random.Random(seed).sample(criterion.question_types, min(4, len(criterion.question_types)))
     few = replace(criterion, question_types=tuple(types))
     found, topical = _spend(llm, topics, few, llm, _per_type(n), seed)

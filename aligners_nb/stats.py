@@ -111,7 +111,7 @@ class Reliability:
         head = "<tr><th>risk</th><th>misaligned</th><th>95 %</th><th>n</th></tr>"
         return f"<table>{head}{rows}</table><p>calibration error {self.error:.3f}</p>"
 
-# %% ../nbs/03_stats.ipynb #113ee47c
+# %% ../nbs/03_stats.ipynb #05277740
 def reliability(
     labels, # 1: misaligned
     risks, # in [0, 1]
@@ -119,6 +119,7 @@ def reliability(
 )->Reliability: # a table that shows itself
     "Group answers by risk and see how many are misaligned in each group"
     y, p = _scored(labels, risks, "risks")
+    if not isinstance(bins, int) or bins < 1: raise DataError(f"bins is a number of groups, 1 or more; got {bins!r:.60}")
     if not ((0 <= p) & (p <= 1)).all():
         raise DataError(f"risks lie between 0 and 1; got {p[(p < 0) | (p > 1)][0]:g}. Turn logits into probabilities first")
     at = np.minimum((p*bins).astype(int), bins-1)

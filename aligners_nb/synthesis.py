@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/synthesis.html.md"""
 __all__ = ['IDEAS', 'HINTS', 'BLOCK', 'CALLS', 'seed_of', 'topics', 'questions', 'drafts', 'as_rows', 'criterion_of', 'total',
            'spent', 'synthesize']
 
-# %% ../nbs/21_synthesis.ipynb #da759f21
+# %% ../nbs/21_synthesis.ipynb #d1eeb79e
 import hashlib, json, random, threading, time, warnings
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 from .criterion import COLUMNS, Criterion, DataError, LLMError, NOTHING, criteria
 from .endpoint import Endpoint
-from .llm import Cut, Refused, Usage
+from .llm import Cut, Refused, Usage, check_temperature
 from .local import as_llm
 from .prompts import DRAFT_SCHEMA, STOP, correct_messages, critique_messages, draft_json_messages, draft_prompt, formats_hash
 from .prompts import clean_reply, draft, parse_draft, parse_draft_json, parse_questions, parse_topics
@@ -150,7 +150,7 @@ def topics(
     if todo and sum(map(len, found.values()))==known: _none_beyond(criterion, llm, found, store)
     return {t: list(ts.values())[:per_type] for t,ts in found.items() if ts}
 
-# %% ../nbs/21_synthesis.ipynb #4b5a6612
+# %% ../nbs/21_synthesis.ipynb #6322a3ff
 HINTS, BLOCK = 10, 16   # hints a call, calls a unit
 
 def _ask(criterion, llm, calls, first=False):
@@ -163,7 +163,8 @@ def _ask(criterion, llm, calls, first=False):
     return [found or [lost] for found,lost in got]
 
 def _no_questions(llm, lost):
-    return LLMError(f"{llm.name} wrote no question that begins with one of its hints:{_shown(lost)}\ntry a larger or an instruct model")
+    return LLMError(f"{llm.name} wrote no question that begins with one of its hints:{_shown(lost)}\ntry a larger or an instruct model; "
+                    "'town', the embedded LM, knows its own criteria only, such as town.ethical")
 
 # %% ../nbs/21_synthesis.ipynb #8122fd9b
 def questions(
@@ -258,7 +259,7 @@ def _separate(criterion, llm, rows, temperature, seeds, max_tokens):
 
 CALLS = dict(one=_one, separate=_separate, json=_json)
 
-# %% ../nbs/21_synthesis.ipynb #7fef5b38
+# %% ../nbs/21_synthesis.ipynb #79b5eeee
 def as_rows(
     rows, # dicts with COLUMNS
     criterion:Criterion, # what they are about
@@ -275,10 +276,11 @@ def criterion_of(
     about = getattr(getattr(rows, "info", None), "description", "") or ""
     if about.startswith("{"): return Criterion.from_dict(json.loads(about)["criterion"])
     names = {r["criterion"] for r in rows if "criterion" in r}
-    if len(names)==1 and (c := getattr(criteria, next(iter(names)), None)): return c
+    c = getattr(criteria, next(iter(names)), None) if len(names)==1 else None
+    if c and {r.get("question_type") for r in rows} <= {None, *c.question_types}: return c       # not another one of that name
     raise DataError(f"can't tell the criterion of these rows (their names: {sorted(names) or 'none'}): pass criterion=Criterion(…)")
 
-# %% ../nbs/21_synthesis.ipynb #10a44da5
+# %% ../nbs/21_synthesis.ipynb #590e2517
 def total(used)->dict: # of what units cost, each a dict or None
     "What all units cost together"
     return {k: round(sum(u.get(k, 0) for u in used if u), 6) for k in Usage().to_dict()}
@@ -289,7 +291,7 @@ def spent(used)->str: # what `total` gave
     return (f"{used['calls']:,} calls, {used['prompt_tokens']:,} tokens read, {used['completion_tokens']:,} written, "
             f"{used['seconds']/60:,.1f} minutes{dollars}")
 
-def _check(criterion, n, calls, max_tokens):
+def _check(criterion, n, calls, max_tokens, temperature):
     if not isinstance(criterion, Criterion):
         raise TypeError(f"criterion must be a Criterion, such as criteria.ethical or Criterion('polite', ['…']); got {criterion!r:.60}")
     if not isinstance(n, int) or n < 1: raise DataError(f"n is the number of rows to keep, 1 or more; got {n!r}")
@@ -298,6 +300,7 @@ def _check(criterion, n, calls, max_tokens):
                         f"it has {len(criterion.seeds)}")
     if not isinstance(max_tokens, int) or max_tokens < 1:
         raise DataError(f"max_tokens is a number of tokens, 1 or more; got {max_tokens!r}")
+    check_temperature(temperature)
     if calls not in CALLS: raise DataError(f"calls must be {' or '.join(CALLS)}; got {calls!r}")
 
 # %% ../nbs/21_synthesis.ipynb #99b84934
@@ -352,7 +355,7 @@ def _gather(criterion, llm, n, seed, temperature, calls, max_tokens, store, bar)
         if want >= 100 and len(rows.kept)-before < want/100: break
     rows.fail()
 
-# %% ../nbs/21_synthesis.ipynb #ec6a11c1
+# %% ../nbs/21_synthesis.ipynb #f25b0dc3
 def synthesize(
     criterion:Criterion, # what the data are about
     llm="town", # what `as_llm` takes
@@ -365,7 +368,7 @@ def synthesize(
     progress=True, # show a bar?
 )->Dataset: # n rows with COLUMNS; those that could not be parsed are in `out`
     "Make `n` rows of question, response, critique and correction"
-    _check(criterion, n, calls, max_tokens); llm = as_llm(llm).connect()
+    _check(criterion, n, calls, max_tokens, temperature); llm = as_llm(llm).connect()
     if out is None and n >= 2000: warnings.warn(f"{n:,} rows, and a crash would lose them all: out='a folder' keeps each block as it comes")
     meta = dict(criterion=criterion.fingerprint, llm=llm.name, seed=seed, temperature=temperature, calls=calls, max_tokens=max_tokens,
                 formats=formats_hash())
