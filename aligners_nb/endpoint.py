@@ -63,7 +63,7 @@ def _hide(self:Endpoint, text):
         for secret in (os.environ.get(self.key_env), u.password, u.query): text = text.replace(secret, "…") if secret else text
     return text[:300]
 
-# %% ../nbs/11_endpoint.ipynb #b2383245
+# %% ../nbs/11_endpoint.ipynb #bd9e7f3c
 _loop, _starting = None, threading.Lock()
 def _forget():
     global _loop, _starting
@@ -79,6 +79,7 @@ def _wait(job):
     try: return job.result()
     except BaseException: job.cancel(); raise
 
+# %% ../nbs/11_endpoint.ipynb #20445692
 _inherited = []                                              # clients of the parent of a forked process
 def _hang_up(client, loop, pid, getpid=os.getpid, on=asyncio.run_coroutine_threadsafe, keep=_inherited.append):
     "Close the connections of an endpoint that is gone; perhaps this module's names are gone, too"
@@ -126,7 +127,16 @@ async def _greet(self:Endpoint):
         warnings.warn(f"nothing answers at {', '.join(map(self._shown, silent))}; going on with the other {len(clients)}")
     return clients, models
 
-# %% ../nbs/11_endpoint.ipynb #601807bc
+# %% ../nbs/11_endpoint.ipynb #9b3602af
+@patch
+def _at(self:Endpoint): return ", ".join(map(self._shown, self.urls))
+
+@patch
+def _leave(self:Endpoint, url):
+    "Ask a server no more"
+    if not self.clients.pop(url, None): return
+    warnings.warn(f"{self._shown(url)} has no model {self.model!r}; going on with the other {len(self.clients)}")
+
 @patch
 async def _connect(self:Endpoint):
     "Find out, once, which servers are there and what they serve"
@@ -142,15 +152,6 @@ async def _connect(self:Endpoint):
         self.clients = clients
         if self.model in self.models:
             for u in [u for u in clients if models.get(u) and self.model not in models[u]]: self._leave(u)
-
-@patch
-def _at(self:Endpoint): return ", ".join(map(self._shown, self.urls))
-
-@patch
-def _leave(self:Endpoint, url):
-    "Ask a server no more"
-    if not self.clients.pop(url, None): return
-    warnings.warn(f"{self._shown(url)} has no model {self.model!r}; going on with the other {len(self.clients)}")
 
 # %% ../nbs/11_endpoint.ipynb #026dec06
 class Unreadable(LLMError):
@@ -193,7 +194,7 @@ def _passes(e):
     if code and code not in (408, 409, 429) and (code < 500 or code==501): return None
     return None if asked > _PATIENCE or headers.get("x-should-retry")=="false" else asked
 
-# %% ../nbs/11_endpoint.ipynb #0dabd5d1
+# %% ../nbs/11_endpoint.ipynb #83954c30
 @patch
 def _next(self:Endpoint, k, ready):
     "The server that try `k` goes to; `ready` says when each may be asked again"
@@ -208,11 +209,11 @@ async def _turn(self:Endpoint, at):
     await asyncio.sleep(max(0, at-time.monotonic()))
     if self.pace: now = time.monotonic(); self.slot = max(now, self.slot+self.pace); await asyncio.sleep(self.slot-now)
 
+# %% ../nbs/11_endpoint.ipynb #891391f5
 def _count(usage, of):
     n = getattr(usage, of, 0)
     return int(n) if isinstance(n, (int, float)) or isinstance(n, str) and n.isdecimal() else 0
 
-# %% ../nbs/11_endpoint.ipynb #3a864c38
 @patch
 async def _try(self:Endpoint, url, call, max_tokens):
     "What one server replies"
