@@ -69,6 +69,10 @@ def test_a_chapter_is_no_book():
     assert [p.name for p in CHAPTERS if len(json.loads(p.read_text())["cells"]) > 100] == []
     assert [p.name for p in (ROOT/"aligners_nb").glob("*.py") if p.name[0] != "_" and len(p.read_text().splitlines()) > 400] == []
 
+def test_a_title_stands_alone():
+    "What else its cell held would be missing on the site, as nbdev takes the cell for the page's head"
+    for p in CHAPTERS: assert re.fullmatch(r"# \w+\n\n> [^\n]+", cells(p, "markdown")[0]), p.name
+
 def test_code_is_no_wider_than_a_page():
     for p in [*CHAPTERS, ROOT/"nbs/index.ipynb"]: assert [l for c in cells(p, "code") for l in c.splitlines() if len(l) > 140] == [], p.name
 
