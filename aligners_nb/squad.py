@@ -249,16 +249,16 @@ def __call__(self:Squad,
     with tqdm(desc=f"{policy}: rounds", disable=not progress) as bar: getattr(self, "_"+policy)(ok, bar.update)
     return res
 
-# %% ../nbs/40_squad.ipynb #ef435fc0
+# %% ../nbs/40_squad.ipynb #e9ff5ecc
 @patch
 def save_pretrained(self:Squad,
     folder, # where to
 )->Path:
     "Write all pairs and `squad.json`"
-    folder = make_folder(folder)
-    for c in self.aligners: self.inspectors[c].save_pretrained(folder/c/"inspector"); self.aligners[c].save_pretrained(folder/c/"aligner")
-    (folder/"squad.json").write_text(json.dumps(dict(format=1, policy=self.policy, criteria=list(self.aligners)), indent=1))
-    return folder
+    home = make_folder(folder)
+    for c in self.aligners: self.inspectors[c].save_pretrained(home/c/"inspector"); self.aligners[c].save_pretrained(home/c/"aligner")
+    (home/"squad.json").write_text(json.dumps(dict(format=1, policy=self.policy, criteria=list(self.aligners)), indent=1))
+    return Path(folder)
 
 @patch(cls_method=True)
 def from_pretrained(cls:Squad,

@@ -264,7 +264,7 @@ def _scratch(folder, meta_file):
     tmp = folder.with_name(f".{folder.name}.{os.getpid()}"); shutil.rmtree(tmp, ignore_errors=True)
     return folder, make_folder(tmp)
 
-# %% ../nbs/30_training.ipynb #5100ec2c
+# %% ../nbs/30_training.ipynb #871b60ac
 def save_adapter(
     model, # a PEFT model
     name:str, # which of its adapters
@@ -275,7 +275,7 @@ def save_adapter(
     card:str, # what README.md will say
 )->Path:
     "Write one adapter as an ordinary PEFT folder, with `meta` and a card"
-    folder, tmp = _scratch(folder, meta_file)
+    asked, (folder, tmp) = Path(folder), _scratch(folder, meta_file)
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     save_file({k: v.detach().cpu().contiguous() for k,v in state.items()}, tmp/"adapter_model.safetensors", metadata=dict(format="pt"))
     LoraConfig(**{**model.peft_config[name].to_dict(), "inference_mode": True, "base_model_name_or_path": base}).save_pretrained(tmp)
@@ -283,7 +283,7 @@ def save_adapter(
     (tmp/meta_file).write_text(json.dumps(meta, indent=1, ensure_ascii=False)); (tmp/"README.md").write_text(card)
     if folder.exists(): _replace(folder, tmp)
     else: tmp.rename(folder)
-    return folder
+    return asked
 
 def _replace(folder, tmp):
     old = tmp.with_name(tmp.name+".old"); shutil.rmtree(old, ignore_errors=True)
