@@ -156,7 +156,26 @@ def _same_run(dst, run):
     except (OSError, ValueError): raise DataError(f"{note}, which says what wrote {dst}, is gone or broken: name another --out") from None
     if there!=run: raise DataError(f"{dst} was begun with another squad or policy: delete it, or name another --out")
 
-# %% ../nbs/52_cli.ipynb #cff246bb
+# %% ../nbs/52_cli.ipynb #17101295
+def _to_write(dst, src):
+    dst = Path(dst)
+    if dst.suffix.lower()==".csv": raise DataError(f"--out holds JSON lines: name it {dst.with_suffix('.jsonl').name}")
+    try: dst.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError): raise DataError(f"{dst.parent} is a file and no folder: name another --out") from None
+    if dst.exists() and dst.samefile(src): raise DataError(f"--in and --out are the same file, {src}: name another --out")
+    return dst
+
+# %% ../nbs/52_cli.ipynb #62e9c576
+def _write_block(f, squad, now, policy, say):
+    ok, errors = [r for _,r,_ in now if r], 0
+    out = iter(squad([r["question"] for r in ok], [r["response"] for r in ok], policy=policy) if ok else [])
+    lines = [as_line(r, next(out) if r else e) for _,r,e in now]
+    f.write(b"".join(map(_bytes, lines))); f.flush(); os.fsync(f.fileno())
+    for (n,_,_),line in zip(now, lines):
+        if "error" in line: errors += 1; say(f"line {n}: {line['error']}")
+    return errors
+
+# %% ../nbs/52_cli.ipynb #3301410d
 def complain(s): tqdm.write(s, file=sys.stderr)
 
 def align_file(
@@ -180,23 +199,6 @@ def align_file(
             while now := list(islice(records, block)):
                 errors += _write_block(f, squad, now, policy, say); bar.update(len(now))
     if errors: say(f"{errors} of {total} lines have an error, each says why in {dst}")
-    return errors
-
-def _to_write(dst, src):
-    dst = Path(dst)
-    if dst.suffix.lower()==".csv": raise DataError(f"--out holds JSON lines: name it {dst.with_suffix('.jsonl').name}")
-    try: dst.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError): raise DataError(f"{dst.parent} is a file and no folder: name another --out") from None
-    if dst.exists() and dst.samefile(src): raise DataError(f"--in and --out are the same file, {src}: name another --out")
-    return dst
-
-def _write_block(f, squad, now, policy, say):
-    ok, errors = [r for _,r,_ in now if r], 0
-    out = iter(squad([r["question"] for r in ok], [r["response"] for r in ok], policy=policy) if ok else [])
-    lines = [as_line(r, next(out) if r else e) for _,r,e in now]
-    f.write(b"".join(map(_bytes, lines))); f.flush(); os.fsync(f.fileno())
-    for (n,_,_),line in zip(now, lines):
-        if "error" in line: errors += 1; say(f"line {n}: {line['error']}")
     return errors
 
 # %% ../nbs/52_cli.ipynb #b0aa4073

@@ -87,7 +87,7 @@ def _check(self:Store, meta):
         were = "; with ".join(f"{k}={self.meta.get(k)!r}, now it is {meta.get(k)!r}" for k in other)
         raise DataError(f"{self.path} was made with {were}: use another folder, or delete this one to begin anew")
 
-# %% ../nbs/20_store.ipynb #06ee8dd5
+# %% ../nbs/20_store.ipynb #36aecd51
 @patch
 def _write(self:Store, d):
     try: line = json.dumps(d, ensure_ascii=False).encode()+b"\n"
@@ -102,6 +102,7 @@ def _write(self:Store, d):
         raise DataError(f"{self.path} can't be written ({e.strerror}): make room, or use another folder; what it holds is whole, "
                         "and a run started again goes on from there") from None
 
+# %% ../nbs/20_store.ipynb #5abedd10
 @patch
 def append(self:Store,
     unit:str, # its key; must be new
@@ -112,6 +113,7 @@ def append(self:Store,
     if unit in self.units: raise DataError(f"unit {unit!r} is in {self.path} already")
     self._write(dict(unit=unit, rows=rows) | (dict(used=used) if used else {})); self._take(unit, rows, used)
 
+# %% ../nbs/20_store.ipynb #2050f340
 @patch
 def rows(self:Store,
     unit:str, # one that is there
