@@ -99,7 +99,7 @@ def _to_dict(self):
 
 Results.to_dict = _to_dict
 
-# %% ../nbs/41_evaluation.ipynb #ee147ca5
+# %% ../nbs/41_evaluation.ipynb #7b72a5f7
 def _table(self):
     cs, b = [*self.met["before"][0], "all"], met_rates(self.met["before"])
     def cell(r): return f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]"
@@ -115,7 +115,8 @@ def _repr(self):
     return f"{len(self.questions)} answers, 95 % intervals\n" + "\n".join("  ".join(v.ljust(n) for v,n in zip(r, w)).rstrip() for r in t)
 
 def _html(self):
-    def row(r, t): return "<tr>"+"".join(f"<{t} style='text-align:left'>{html.escape(v)}</{t}>" for v in r)+"</tr>"
+    def cell(v, t): return f"<{t} style='text-align:left'>{html.escape(v).replace(', ', ',&nbsp;')}</{t}>"     # an interval is not broken
+    def row(r, t): return "<tr>"+"".join(cell(v, t) for v in r)+"</tr>"
     t = _table(self)
     return f"<p>{len(self.questions)} answers, 95 % intervals</p><table>{row(t[0], 'th')}{''.join(row(r, 'td') for r in t[1:])}</table>"
 
