@@ -11,14 +11,15 @@ __all__ = ['SLACK', 'pairs', 'Aligner']
 import json, random, torch, warnings
 from fastcore.basics import patch
 from pathlib import Path
+from .base import attach, base_print, check_base, context, load, shown, unique
+from .checks import above_0, check_criterion, readable
 from .criterion import Criterion, DataError
 from .prompts import aligner_request
 from .dialogue import Dialogue
 from .decode import generate
-from .local import attach, load
-from .rows import about, above_0, check_criterion, checked, readable
-from .training import base_print, card, check_base, check_settings, context, dial, fetch, fingerprint, finished
-from .training import lora_config, push, read_adapter, save_adapter, shown, train, unique
+from .folders import card, fetch, fingerprint, finished, push, read_adapter, save_adapter
+from .rows import about, checked
+from .training import check_settings, dial, lora_config, train
 
 # %% ../nbs/31_aligner.ipynb #32d73b9e
 def pairs(

@@ -10,6 +10,7 @@ __all__ = []
 # %% ../nbs/60_all.ipynb #947545d5
 from .criterion import *
 from .prompts import *
+from .replies import *
 from .diff import *
 from .stats import *
 from .likeness import *
@@ -18,9 +19,11 @@ from .llm import *
 from .endpoint import *
 from .dialogue import *
 from .decode import *
+from .base import *
 from .local import *
 from . import town
 from .town_lm import guest, GUESTS
+from .folders import *
 from .store import *
 from .synthesis import *
 from .plan import *

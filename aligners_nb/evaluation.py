@@ -15,7 +15,8 @@ from .criterion import DataError
 from .local import as_llm
 from .prompts import anew_messages, conversation
 from .stats import Rate, paired_difference, rate
-from .rows import above_0, dicts, paired
+from .checks import above_0, paired
+from .rows import dicts
 
 # %% ../nbs/41_evaluation.ipynb #57673ff5
 def _verdict(said):

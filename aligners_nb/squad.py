@@ -19,8 +19,8 @@ from .criterion import Criterion, DataError, LLMError, criteria
 from .diff import word_diff
 from .inspector import Inspector
 from .prompts import conversation
-from .rows import paired
-from .training import fetch, make_folder, push, read_meta
+from .checks import paired
+from .folders import fetch, make_folder, push, read_meta
 
 # %% ../nbs/40_squad.ipynb #c48b7a72
 @dataclass

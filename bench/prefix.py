@@ -8,7 +8,7 @@ the engine's own growing cache that repeats the prompt for each row, and nothing
 import argparse, statistics, time, torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from aligners_nb.decode import _cache, _held, generate
-from aligners_nb.local import load
+from aligners_nb.base import load
 
 SHARED, OWN, NEW, BATCH, ROUNDS = 500, 30, 60, 32, 3
 

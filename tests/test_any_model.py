@@ -5,7 +5,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers import ElectraConfig, ElectraForMaskedLM, RobertaConfig, RobertaForMaskedLM
-from aligners_nb import local
+from aligners_nb import base as bases
 from aligners_nb.aligner import Aligner
 from aligners_nb.criterion import Criterion, Demonstration, LLMError
 from aligners_nb.curation import curate
@@ -67,7 +67,7 @@ def test_from_synthesis_to_a_loaded_squad(zoo, tmp_path, base, encoder):
         out = squad(qs, ys, policy=policy)
         assert [a.response for a in out] == ys and not any(a.error for a in out)
     want, risk = [a.aligned for a in squad(qs, ys)], squad.inspect(qs, ys)[0]["polite"]; squad.save_pretrained(tmp_path/"squad")
-    local._loaded.clear(); torch.rand(7)                       # as a new process would: bases are loaded afresh, and what a base lacks is drawn anew
+    bases._loaded.clear(); torch.rand(7)                       # as a new process would: bases are loaded afresh, and what a base lacks is drawn anew
     again = Squad.from_pretrained(tmp_path/"squad")
     assert [a.aligned for a in again(qs, ys)] == want and again.inspect(qs, ys)[0]["polite"] == pytest.approx(risk, abs=1e-4)
     assert {f.suffix for f in (tmp_path/"squad").rglob("*") if f.is_file()} <= {".safetensors", ".json", ".md"}
@@ -79,5 +79,5 @@ def test_an_inspector_whose_head_has_parts_is_loaded_as_it_was_saved(zoo, tmp_pa
     qs, ys = list(test["question"]), list(test["response"]); want = list(inspector(qs, ys)); inspector.save_pretrained(tmp_path/"inspector")
     names = set(safe_open(next((tmp_path/"inspector").rglob("adapter_model.safetensors")), "pt").keys())
     assert any("classifier.dense.weight" in n for n in names) and not [n for n in names if "classifier" in n and "lora" in n]      # learned whole, and once
-    local._loaded.clear(); torch.rand(7)
+    bases._loaded.clear(); torch.rand(7)
     assert list(Inspector.from_pretrained(tmp_path/"inspector")(qs, ys)) == pytest.approx(want, abs=1e-4)

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from aligners_nb import town
 from aligners_nb.endpoint import Endpoint
-from aligners_nb.local import LocalLLM, resolve
+from aligners_nb.base import resolve
+from aligners_nb.local import LocalLLM
 from aligners_nb.prompts import correct_messages, draft_prompt
 from aligners_nb.synthesis import drafts
 from conftest import ROOT
