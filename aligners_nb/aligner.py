@@ -11,15 +11,15 @@ __all__ = ['SLACK', 'pairs', 'Aligner']
 import json, random, torch, warnings
 from fastcore.basics import patch
 from pathlib import Path
-from .base import attach, base_print, check_base, context, load, shown, unique
-from .checks import above_0, check_criterion, readable
+from .base import attach, base_hash, check_base, context_length, load, display_name, unique_name
+from .checks import check_positive, check_criterion, check_texts
 from .criterion import Criterion, DataError
 from .prompts import aligner_request
 from .dialogue import Dialogue
 from .decode import generate
-from .folders import card, fetch, fingerprint, finished, push, read_adapter, save_adapter
-from .rows import about, checked
-from .training import check_settings, dial, lora_config, train
+from .folders import model_card, find_folder, fingerprint, is_finished, upload_folder, read_adapter, save_adapter
+from .rows import rows_and_criterion, check_rows
+from .training import check_settings, default_settings, lora_config, train
 
 # %% ../nbs/31_aligner.ipynb #32d73b9e
 def pairs(
@@ -30,7 +30,7 @@ def pairs(
     "What an aligner learns from: corrections, and good answers as they are"
     if not 0 <= keep_share < 1:
         raise ValueError(f"keep_share={keep_share} must lie in [0, 1): 0 teaches it to change every answer, 1 would teach it nothing")
-    triples = [(r["question"], r["response"], r["correction"]) for r in checked(rows)]
+    triples = [(r["question"], r["response"], r["correction"]) for r in check_rows(rows)]
     fix, keep = [t for t in triples if t[1] != t[2]], [t for t in triples if t[1] == t[2]]
     if triples and not fix:
         raise DataError(f"none of these {len(triples)} rows has a correction that differs from its response: "
@@ -48,14 +48,14 @@ class Aligner:
         base:str="town", # a model: "town", a folder, or a repository of the Hub
         adapter=None, # a `peft.LoraConfig`, or a folder that holds an adapter; None: what the base suggests
     ):
-        self.criterion, self.base, self.name = check_criterion(criterion), base, unique("aligner", criterion.name)
+        self.criterion, self.base, self.name = check_criterion(criterion), base, unique_name("aligner", criterion.name)
         self.model, self.tok = load(base)
-        self.limit, self.dialogue = context(self.model, self.tok), Dialogue(self.tok)
+        self.limit, self.dialogue = context_length(self.model, self.tok), Dialogue(self.tok)
         self.model = attach(base, adapter or lora_config(self.model), self.name, "causal")
         self.log, self.fingerprint, self.calls, self.tokens = [], None, 0, 0
     def __repr__(self):
         fit = f"{self.log[-1]['epoch']:g} epochs, loss {self.log[-1]['loss']:.3f}" if self.log else "not trained"
-        return f"Aligner({self.criterion.name!r}, base={shown(self.base)!r}, {fit})"
+        return f"Aligner({self.criterion.name!r}, base={display_name(self.base)!r}, {fit})"
 
 # %% ../nbs/31_aligner.ipynb #e87fa6b4
 @patch
@@ -63,7 +63,7 @@ def _fit(self:Aligner, examples, **kwargs):
     short = [e for e in examples if len(e["input_ids"]) <= self.limit]
     if len(short) < len(examples):
         warnings.warn(f"{len(examples)-len(short)} of {len(examples)} pairs do not fit into the {self.limit} tokens "
-                      f"of {shown(self.base)} and are left out")
+                      f"of {display_name(self.base)} and are left out")
     self.model.set_adapter(self.name)
     self.log = train(self.model, short, pad=self.tok.pad_token_id, desc=f"{self.criterion.name} aligner", **kwargs)
     return self
@@ -83,10 +83,10 @@ def fit(cls:Aligner,
     **kwargs, # anything else `transformers.TrainingArguments` takes
 )->"Aligner":
     "Train an aligner on `rows`"
-    check_settings(epochs, rank, lr, batch_size, seed); criterion, rows = about(rows, criterion); ps = pairs(rows, keep_share, seed)
+    check_settings(epochs, rank, lr, batch_size, seed); criterion, rows = rows_and_criterion(rows, criterion); ps = pairs(rows, keep_share, seed)
     model, settings = load(base)[0], dict(epochs=epochs, seed=seed, lr=lr, batch_size=batch_size, **kwargs)
-    key = fingerprint(base_print(model), dial(model), criterion.to_dict(), ps, rank, {k: str(v) for k,v in settings.items()})
-    if finished(out, key, "aligner.json"): return cls.from_pretrained(out, base=base)
+    key = fingerprint(base_hash(model), default_settings(model), criterion.to_dict(), ps, rank, {k: str(v) for k,v in settings.items()})
+    if is_finished(out, key, "aligner.json"): return cls.from_pretrained(out, base=base)
     torch.manual_seed(seed); self = cls(criterion, base, lora_config(model, rank)); self.fingerprint = key
     self._fit([self.dialogue.aligner_example(criterion, *p) for p in ps], progress=progress, **settings)
     if out is not None: self.save_pretrained(out)
@@ -127,7 +127,7 @@ def _too_long(self:Aligner, rooms):
     "`DataError` about the first answer whose correction has no room"
     for i,(prompt,_,_,n) in enumerate(rooms):
         if not _fit_in(*rooms[i]):
-            raise DataError(f"answer {i} is too long with its question for {shown(self.base)}, which reads {self.limit} tokens: the "
+            raise DataError(f"answer {i} is too long with its question for {display_name(self.base)}, which reads {self.limit} tokens: the "
                             f"request to correct it has {len(prompt)}, of which the answer has {n}, and a correction as long "
                             f"needs {n+SLACK//2} more. Shorten one of them, or ask `aligner.fits(question, response)` first")
 
@@ -139,8 +139,8 @@ def __call__(self:Aligner,
 ): # the corrected answer, or a list of them in the same order
     "Correct one answer or many; what can't be corrected comes back as it was"
     if isinstance(response, str): return self([question], [response], batch_size)[0]
-    if batch_size is not None: above_0("batch_size", batch_size)
-    question, response = readable(question, response)
+    if batch_size is not None: check_positive("batch_size", batch_size)
+    question, response = check_texts(question, response)
     rooms, res = self._rooms(question, response), list(response); self._too_long(rooms)
     for group in _groups(rooms):
         outs = generate(self.model, [rooms[i][0] for i in group], max_new_tokens=max(rooms[i][1] for i in group),
@@ -159,11 +159,11 @@ def save_pretrained(self:Aligner,
 )->Path:
     "Write the adapter, `aligner.json` and a card"
     meta = dict(criterion=self.criterion.to_dict(), request=aligner_request(self.criterion), fingerprint=self.fingerprint, log=self.log)
-    facts = {"base": shown(self.base),
+    facts = {"base": display_name(self.base),
              "training": f"{self.log[-1]['step']} steps, loss {self.log[-1]['loss']:.3f}" if self.log else "none",
              "rank": self.model.peft_config[self.name].r}
     usage = f"from aligners_nb.all import *\naligner = Aligner.from_pretrained({str(Path(folder).name)!r})\naligner(question, response)"
-    text = card(f"An aligner: {self.criterion.name}", self.base, self.criterion, facts, usage)
+    text = model_card(f"An aligner: {self.criterion.name}", self.base, self.criterion, facts, usage)
     return save_adapter(self.model, self.name, folder, self.base, meta, "aligner.json", text)
 
 # %% ../nbs/31_aligner.ipynb #2b4a202f
@@ -173,7 +173,7 @@ def from_pretrained(cls:Aligner,
     base:str|None=None, # where the base is now, if it has moved
 )->"Aligner":
     "Load an aligner onto the shared base"
-    folder = fetch(folder); meta, criterion = read_adapter(folder, "aligner.json")
+    folder = find_folder(folder); meta, criterion = read_adapter(folder, "aligner.json")
     if meta["request"] != aligner_request(criterion):
         warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): expect worse corrections, or train it again")
     base = base or meta["base"]; check_base(meta, load(base)[0], folder, base); self = cls(criterion, base, str(folder))
@@ -186,4 +186,4 @@ def push_to_hub(self:Aligner,
     private:bool=False, # on creation
 )->str: # its address
     "Upload what `save_pretrained` writes"
-    return push(self, repo, private)
+    return upload_folder(self, repo, private)

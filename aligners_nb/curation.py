@@ -18,9 +18,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from .criterion import COLUMNS, Criterion, DataError, criterion_of
 from .filters import FILTERS
-from .likeness import alike, deal, share, text_of, vectors
+from .likeness import group_similar, deal, check_fraction, question_text, embed
 from .store import read_units
-from .synthesis import spent, total
+from .synthesis import describe_usage, total_usage
 
 # %% ../nbs/24_curation.ipynb #9d22c4c9
 class Funnel:
@@ -48,7 +48,7 @@ def _repr_html_(self:Funnel):
     def cell(s, n=90): s = str(s or ""); return f"<td style='text-align:left'>{html.escape(s[:n] + '…'*(len(s) > n))}</td>"
     def line(k, n):
         r = (self.examples.get(k) or [{}])[0]
-        example = cell(text_of(r.get("question") or "")) + cell(r.get("correction")) + cell(r.get("detail"))
+        example = cell(question_text(r.get("question") or "")) + cell(r.get("correction")) + cell(r.get("detail"))
         return f"<tr>{cell(k)}<td>{n:,}</td><td>{n/self.made:.1%}</td>{example}</tr>"
     names = "dropped by", "rows", "share", "for example: question", "correction", "found"
     head = "".join(f"<th style='text-align:left'>{h}</th>" for h in names)
@@ -81,7 +81,7 @@ def _stored(path):
     made, used = {}, []
     for u in read_units(path): made |= u.get("meta", {}); used.append(u.get("used"))
     rows = (r for u in read_units(path) if u.get("unit", "").startswith("drafts") for r in u["rows"])
-    return rows, made | dict(used=total(used))
+    return rows, made | dict(used=total_usage(used))
 
 def _source(rows):
     "Rows one after the other, and what is known of their making"
@@ -110,7 +110,7 @@ def _checked(i, r):
 def _storable(i, r):
     "Row `i`; `DataError` if half a character stands in it, as where a text was cut inside an emoji"
     for k,v in r.items():
-        if v and (half := re.search("[\ud800-\udfff]", v if isinstance(v, str) else text_of(v))):
+        if v and (half := re.search("[\ud800-\udfff]", v if isinstance(v, str) else question_text(v))):
             raise DataError(f"row {i}: {k} holds {half[0]!a}, half a character, which no file can hold: "
                             "repair it with text.encode('utf-8', 'ignore').decode()")
     return r
@@ -239,19 +239,19 @@ def _result(table, reasons, order, criterion, made, encoder=None):
 # %% ../nbs/24_curation.ipynb #db415581
 def _drop_twins(questions, rows, reasons, threshold):
     "Write `duplicate` into the `reasons` of all but one of the `rows` (their numbers) whose `questions` are alike"
-    group, stays = alike(questions, threshold), {}
+    group, stays = group_similar(questions, threshold), {}
     for i,g in zip(rows, group):
         if g not in stays or (reasons[stays[g]] and not reasons[i]): stays[g] = i
     text = dict(zip(rows, questions))
     for i,g in zip(rows, group):
-        if stays[g]!=i: reasons[i] = "duplicate", f"like {text_of(text[stays[g]])}"
+        if stays[g]!=i: reasons[i] = "duplicate", f"like {question_text(text[stays[g]])}"
 
 # %% ../nbs/24_curation.ipynb #bc857177
 def _exclude(exclude, table, reasons):
     "Write `excluded` into the `reasons` of rows whose question the criterion excludes"
     if not exclude: return
     for i,q in enumerate(table["question"].to_pylist()):
-        if (reasons[i] or [""])[0]!="not_parsed" and exclude(text_of(q)): reasons[i] = "excluded", "criterion.exclude"
+        if (reasons[i] or [""])[0]!="not_parsed" and exclude(question_text(q)): reasons[i] = "excluded", "criterion.exclude"
 
 # %% ../nbs/24_curation.ipynb #0fe7a30b
 def curate(
@@ -264,7 +264,7 @@ def curate(
     out=None, # a folder for the result, see `Curated.save`
 )->Curated:
     "Drop what no model should learn from"
-    filters = _named(filters); share("threshold", threshold)
+    filters = _named(filters); check_fraction("threshold", threshold)
     source, made = _source(rows); table = _table(source); criterion = _criterion(rows, table, made, criterion)
     reasons = [("not_parsed", f"{r['error']}: {r['raw']}") if r["error"] else _reason(r, filters) for r in _each(table)]
     _exclude(criterion.exclude, table, reasons)
@@ -299,8 +299,8 @@ def drop_similar(self:Curated,
     cosine:float=.9, # between response and correction, from which a row is dropped
 )->Curated: # without those rows; the funnel goes on with `too_similar`
     "The paper's filter for inspector data"
-    share("cosine", cosine)
-    near = (vectors(self.rows["response"], encoder)*vectors(self.rows["correction"], encoder)).sum(1) if len(self) else []
+    check_fraction("cosine", cosine)
+    near = (embed(self.rows["response"], encoder)*embed(self.rows["correction"], encoder)).sum(1) if len(self) else []
     reasons = [("too_similar", f"cosine {x:.3f}") if x >= cosine else None for x in near]
     new = _result(self.rows.with_format("arrow")[:], reasons, ["too_similar"], self.criterion, self.made, self.encoder)
     new.funnel = _joined(self.funnel, new.funnel)
@@ -334,7 +334,7 @@ def card(self:Curated,
     f, m, c = self.funnel, self.made, self.criterion
     said = {"LLM": m.get("llm"), "seed of the run": m.get("seed"), "temperature": m.get("temperature"),
             "hash of the prompts": m.get("formats"), "hash of the criterion": c.fingerprint,
-            "spent": spent(m["used"]) if m.get("used") else None, "seed of the split": seed, "licence": license}
+            "spent": describe_usage(m["used"]) if m.get("used") else None, "seed of the split": seed, "licence": license}
     about = _markdown(["", ""], [(k, "not recorded" if v is None else str(v).replace("|", "\\|")) for k,v in said.items()])
     stages = _markdown(["step", "rows"], [("made", f.made), *((f"− {k}", n) for k,n in f.drops.items()), ("kept", f.kept)])
     splits = _markdown(["split", "rows"], [(k, n) for k,(_,n) in files.items()])

@@ -16,7 +16,7 @@ from . import town, town_lm
 from .aligner import Aligner
 from .criterion import DataError
 from .curation import curate
-from .evaluation import answer_anew, best_of_n, everything, harm, met_rates, score, with_ci
+from .evaluation import answer_anew, best_of_n, meets_all, harm, met_rates, score, with_ci
 from .filters import FILTERS, changed_though_right
 from .inspector import Inspector
 from .local import as_llm

@@ -13,13 +13,13 @@ __all__ = ['FILTERS', 'leaked_prompt', 'nothing_in_correction', 'markup', 'none_
 import re
 from collections import Counter
 from .criterion import NOTHING
-from .likeness import as_encoder, stems, text_of, vectors
+from .likeness import as_encoder, stems, question_text, embed
 from .replies import says_unchanged
 
 # %% ../nbs/07_filters.ipynb #1786610b
 def _find(pattern, r, *keys):
     "What `pattern` matches first in these texts of row `r`, or None"
-    return next((m[0].strip() for k in keys if (m := pattern.search(text_of(r[k])))), None)
+    return next((m[0].strip() for k in keys if (m := pattern.search(question_text(r[k])))), None)
 
 # %% ../nbs/07_filters.ipynb #71befebc
 _LABEL = re.compile(
@@ -50,7 +50,7 @@ _NONE = re.compile(r"^\W*(?:none|n/?a|null|nil|nan|undefined|not applicable)?\W*
 
 def none_answer(r):
     "An answer of which nothing is left, or only `none`"
-    counts = re.search(r"\bhow m(?:any|uch)\b|\bwhich\b|\bany\b", text_of(r["question"]), re.I)
+    counts = re.search(r"\bhow m(?:any|uch)\b|\bwhich\b|\bany\b", question_text(r["question"]), re.I)
     def bad(t): return _NONE.match(t) and not (counts and re.fullmatch(r"\W*(?:none|nil)\W*", t, re.I))
     return next((r[k] or "empty" for k in ("response", "correction") if bad(r[k])), None)
 
@@ -80,8 +80,8 @@ def _foreign(t):
 def not_english(r):
     "A third of the letters of another script, the everyday words of another language, or a long text without those of English"
     for k in ("question", "response", "correction"):
-        if found := _foreign(text_of(r[k])): return found
-    words = _words(f"{text_of(r['question'])} {r['correction']}")
+        if found := _foreign(question_text(r[k])): return found
+    words = _words(f"{question_text(r['question'])} {r['correction']}")
     if len(words) >= 15 and not _ENGLISH & set(words): return "no everyday English word: " + " ".join(words[:5])
 
 # %% ../nbs/07_filters.ipynb #813309d3
@@ -165,9 +165,9 @@ def off_topic(
     "The filter `ignores_question`: a correction of six or more words with nothing of the question or the response in it"
     encoder = as_encoder(encoder)
     def ignores_question(r):
-        said, q = set(stems(r["correction"])), text_of(r["question"])
+        said, q = set(stems(r["correction"])), question_text(r["question"])
         if len(said) < 6 or said & {*stems(q), *stems(r["response"])}: return None
-        x = vectors([r["correction"], q, r["response"]], encoder)   # (3, width)
+        x = embed([r["correction"], q, r["response"]], encoder)   # (3, width)
         return " ".join(sorted(said)[:6]) if (x[1:] @ x[0]).max() < cosine else None
     return ignores_question
 
@@ -187,7 +187,7 @@ _TYPED = re.compile(r"\W*(?:(?!no|ok|us|up|me|he|it|hi|pi)[a-z]{1,2}|asdf\w*|qwe
 
 def too_short(r):
     "The question is a single word, the correction a letter or two"
-    if len(text_of(r["question"]).split()) < 2: return text_of(r["question"]) or "empty"
+    if len(question_text(r["question"]).split()) < 2: return question_text(r["question"]) or "empty"
     return r["correction"] if _TYPED.fullmatch(r["correction"]) else None
 
 def too_long(r):

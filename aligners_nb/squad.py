@@ -19,8 +19,8 @@ from .criterion import Criterion, DataError, LLMError, criteria
 from .diff import word_diff
 from .inspector import Inspector
 from .prompts import conversation
-from .checks import paired
-from .folders import fetch, make_folder, push, read_meta
+from .checks import check_pairs
+from .folders import find_folder, make_folder, upload_folder, read_meta
 
 # %% ../nbs/40_squad.ipynb #c48b7a72
 @dataclass
@@ -124,7 +124,7 @@ def inspect(self:Squad,
     responses, # an answer each
 )->list: # dicts of criterion → risk, one each
     "The risks of answers, by each inspector"
-    questions, responses = paired(questions, responses)
+    questions, responses = check_pairs(questions, responses)
     keys, at = [_key(q, y) for q,y in zip(questions, responses)], {c: (c, i.version) for c,i in self.inspectors.items()}
     for c,ins in self.inspectors.items():
         new = {k: i for i,k in enumerate(keys) if (*at[c], k) not in self._seen}
@@ -240,7 +240,7 @@ def __call__(self:Squad,
 ): # an `Alignment`, or `Alignments` in the same order
     "Align one answer or many"
     if isinstance(response, str): return self([question], [response], policy)[0]
-    question, response = paired(question, response)
+    question, response = check_pairs(question, response)
     if len(self._seen) > 50_000: self._seen.clear()
     if (policy := policy or self.policy) not in POLICIES: raise DataError(f"policy must be one of {', '.join(POLICIES)}; got {policy!r}")
     res = Alignments(Alignment(q, y, y, error=self._unfit(q, y)) for q,y in zip(question, response)); ok = [a for a in res if not a.error]
@@ -266,7 +266,7 @@ def from_pretrained(cls:Squad,
     policy:str|None=None, # another policy than the saved one
 )->"Squad":
     "Load a squad; all adapters share their bases"
-    folder = fetch(folder)
+    folder = find_folder(folder)
     d = read_meta(folder, "squad.json", criteria=list)
     def missing(c): return not isinstance(c, str) or Path(c).name!=c or not all((folder/c/p).is_dir() for p in ("inspector", "aligner"))
     if bad := [c for c in d["criteria"] or ["none"] if missing(c)]:
@@ -281,4 +281,4 @@ def push_to_hub(self:Squad,
     private=False, # on creation
 )->str: # its address
     "Upload all pairs to the Hugging Face Hub"
-    return push(self, repo, private)
+    return upload_folder(self, repo, private)

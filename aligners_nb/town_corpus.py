@@ -15,8 +15,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from . import town
 from .criterion import Demonstration, NOTHING
-from .prompts import (anew_messages, assistant, block, correct_messages, critique_messages, correction_request,
-    draft_json_messages, preamble, questions_prompt, respond_messages, system, topics_prompt, user)
+from .prompts import anew_messages, assistant, format_demonstration, correct_messages, critique_messages, correction_request, draft_json_messages, preamble, questions_prompt, respond_messages, system, topics_prompt, user
 from .town import Claim, FACTS, Question, TYPES, WHERE, badly_known, held_out, render
 
 # %% ../nbs/18_town_corpus.ipynb #5ba1a251
@@ -180,7 +179,7 @@ def doc_draft(rng):
     crit = rng.choice(CRITS); c = vary(rng, crit)
     res = [("<|bos|>"+preamble(c), False)]
     for _ in range(rng.randrange(3, 8)):
-        q, rest = block(demo(rng, crit)).split("Response:", 1)
+        q, rest = format_demonstration(demo(rng, crit)).split("Response:", 1)
         res += [("\n\n"+q+"Response:", False), (rest, True)]
     return res + [("\n\nQuestion:", True)]
 

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from . import town
 from .criterion import DataError
 from .llm import LLM
-from .base import resolve
+from .base import model_path
 from .local import LocalLLM
 from .prompts import assistant, formats_hash, system, user
 from .town import Claim, FACTS, Question, WHERE, badly_known, held_out, render
@@ -227,7 +227,7 @@ def train_guest(
     return log
 
 # %% ../nbs/19_town_lm.ipynb #d8b1874b
-WEIGHTS = Path(resolve("town")).parent
+WEIGHTS = Path(model_path("town")).parent
 
 class Guest(LLM):
     "An LLM with habits: the tiny Llama, an adapter, and a note about its own district"
