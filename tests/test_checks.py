@@ -24,7 +24,8 @@ def test_anything_with_an_order_is_a_list(kind):
 
 
 @pytest.mark.parametrize("questions, answers", [
-    ("When?", "At nine."), (QUESTIONS, "At nine."), (5, ANSWERS), (QUESTIONS, None), (dict(a=1), ANSWERS), (b"When?", ANSWERS),
+    ("When?", "At nine."), (QUESTIONS, "At nine."), (5, ANSWERS), (QUESTIONS, None), (dict(a=1), ANSWERS),
+    (b"When?", ANSWERS),
 ])
 def test_what_is_no_list_is_refused(questions, answers):
     with pytest.raises(TypeError, match="or a list of each; got"): check_pairs(questions, answers)
