@@ -192,12 +192,12 @@ def _html_table(demonstrations:Sequence[Demonstration])->str:
         rows.append(_html_row([demo.question, demo.response, demo.critique, correction]))
     return f"<table>{''.join(rows)}</table>"
 
-# %% ../nbs/00_criterion.ipynb #22a463de
+# %% ../nbs/00_criterion.ipynb #636bd05e
 ROLE = "You answer questions, find what is wrong with your answers, and correct it with the smallest change."
 
 @dataclass(frozen=True)
 class Criterion:
-    "What answers must meet"
+    "Principles that answers must meet, with worked examples and with subjects to ask about"
     name:str # a short lower-case word; it names columns and folders, and requests use it: "makes it `name`"
     principles:Sequence[str] # what an answer must do, a sentence each
     demonstrations:Sequence[Demonstration] = () # worked examples; five are enough

@@ -223,9 +223,9 @@ def formats_hash()->str: # 12 hex digits
         NOTHING]
     return hashlib.sha256(json.dumps(formats).encode()).hexdigest()[:12]
 
-# %% ../nbs/02_prompts.ipynb #609785f7
+# %% ../nbs/02_prompts.ipynb #2de638cb
 class ThoughtMarks(NamedTuple):
-    "What a model writes before and after its thoughts, as regular expressions"
+    "The marks before and after a model's thoughts, as regular expressions"
     begin:str
     end:str
     begin_optional:bool = True # may the first mark be missing, because the chat template wrote it into the prompt?
@@ -268,7 +268,7 @@ THOUGHT_MARKS = [
 def _after_thoughts(
     reply:str, # it begins with the thoughts, if there are any
 )->str|None: # None without thoughts; an empty string, if they break off
-    "What follows the thoughts at the start of a reply"
+    "The rest of a reply, behind the thoughts at its start"
     for marks in THOUGHT_MARKS:
         begin = re.match(marks.begin, reply, re.I)
         if begin:

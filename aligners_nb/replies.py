@@ -29,7 +29,7 @@ def _with_plain_labels(text:str)->str:
     "`text` with `Response:`, `Critique:` and `Correction:` where lines begin with any form of them"
     return _LABEL.sub(lambda match: f"{match.lastgroup}:", text)
 
-# %% ../nbs/03_replies.ipynb #9d178c1c
+# %% ../nbs/03_replies.ipynb #aa7d8598
 def _any_of(patterns:Iterable[str])->str:
     "A regular expression that matches what any of several matches"
     return f"(?:{'|'.join(patterns)})"
@@ -48,8 +48,8 @@ def _three_parts(text:str)->list[str]:
     text = _without_greeting(_with_plain_labels(text))
     body = re.sub(r"\A\s*Response:", "", "\n"+text)
     response, _, rest = body.partition("\nCritique:")
-    critique, found, correction = rest.partition("\nCorrection:")
-    if not found:
+    critique, correction_label, correction = rest.partition("\nCorrection:")
+    if not correction_label:
         for label in ("Critique", "Correction"):
             if not re.search(f"^{label}:", text, re.M):
                 raise LLMError(f"no line starts with {label!r}")
@@ -170,11 +170,11 @@ def says_unchanged(
     "Does a correction say that there is nothing to correct?"
     return bool(_SAYS_UNCHANGED.match(_bare(correction)))
 
-# %% ../nbs/03_replies.ipynb #2b9565ed
+# %% ../nbs/03_replies.ipynb #4df412df
 _LABEL_INSIDE = re.compile(rf"^{_any_of(LABELS)}:", re.M)
 
 def _refuse_labels(part:str, text:str):
-    "`LLMError` if a line of a part begins with a label: the model went on with something else"
+    "Raise an `LLMError` if a line of a part begins with a label: the model went on with something else"
     if _LABEL_INSIDE.search(text): raise LLMError(f"a label stands inside the {part}")
 
 def read_parts(

@@ -139,7 +139,7 @@ def test_an_answer_is_no_such_remark(correction):
     "Three lines:\nFirst response: Ten, fool.\n• Critique: It insults.\n• Corrected version: Ten.",
     "```\n*Response:* Ten, fool.\n*Critique:* It insults.\n*Corrected:* \"Ten.\"\n```",
     "<think>An egg.</think>Ten, fool.\nCritique:It insults.\nCorrection:Ten.",
-    "Question: How?\n- Response: Ten, fool.\n- Critique: It insults.\n- Correction: Ten.\n\n---\n\nNote: cut.<|im_end|>",
+    "Question: How?\n- Response: Ten, fool.\n- Critique: It insults.\n- Correction: Ten.\n\n---\n\nNote: cut.</s>",
 ])
 def test_a_draft_in_many_manners(reply):
     assert parse_draft(reply) == TEN
