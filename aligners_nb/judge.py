@@ -7,9 +7,9 @@ Docs: https://example-user.github.io/aligners-nb/judge.html.md"""
 # %% auto #0
 __all__ = ['Verdict', 'Judge', 'as_judge', 'score']
 
-# %% ../nbs/08_judge.ipynb #c93dc31d
+# %% ../nbs/08_judge.ipynb #fa3f46cd
 import numpy as np
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import NamedTuple
 from .checks import check_pairs
@@ -45,7 +45,7 @@ def _check_names(verdicts, names, where):
 
 def _where(index, answers): return f"answer {index} ({answers[index]!r:.40}): "
 
-# %% ../nbs/08_judge.ipynb #d68c0eae
+# %% ../nbs/08_judge.ipynb #cca209d0
 class Judge:
     "Says of each of many answers which criteria it meets, and why"
     def __init__(self,
@@ -54,8 +54,8 @@ class Judge:
         self.judge_lists = judge_lists
 
     def __call__(self,
-        questions:Iterable, # texts or lists of messages
-        answers:Iterable, # an answer to each
+        questions:Sequence, # texts or lists of messages
+        answers:Sequence, # an answer to each
     )->list[dict[str, Verdict]]: # for each answer: criterion → (met, reason)
         "A verdict on each answer under each criterion"
         questions, answers = check_pairs(questions, answers)
@@ -100,12 +100,12 @@ def as_judge(
 
     return Judge(one_by_one)
 
-# %% ../nbs/08_judge.ipynb #aaf6a41e
+# %% ../nbs/08_judge.ipynb #2a7ee40c
 def _without_reasons(verdicts): return {name: verdict.met for name, verdict in verdicts.items()}
 
 def score(
-    questions:Iterable, # texts or lists of messages
-    answers:Iterable, # an answer to each
+    questions:Sequence, # texts or lists of messages
+    answers:Sequence, # an answer to each
     judge:Judge|Callable, # what `as_judge` takes
     names:Iterable[str]|None=None, # the criteria it must name; None: those it names first
 )->list[dict[str, bool]]: # for each answer: criterion → is it met?
