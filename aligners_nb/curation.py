@@ -1,4 +1,4 @@
-"""From raw rows to training data: named filters, duplicates, a judge, a funnel that says what went where, a split by question.
+"""From raw rows to training data: filters, duplicates, a judge, a funnel, a split by question.
 
 Docs: https://example-user.github.io/aligners-nb/curation.html.md"""
 
@@ -7,14 +7,15 @@ Docs: https://example-user.github.io/aligners-nb/curation.html.md"""
 # %% auto #0
 __all__ = ['Reason', 'Funnel', 'Curated', 'curate']
 
-# %% ../nbs/24_curation.ipynb #4b6e2f17
-import hashlib, html, json, os, re
+# %% ../nbs/24_curation.ipynb #4a38e78f
+import hashlib, html, os, re
 import matplotlib.pyplot as plt, pandas as pd, pyarrow as pa, pyarrow.parquet as pq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datasets import Dataset, IterableDataset
 from fastcore.basics import patch
+from fastcore.meta import delegates
 from huggingface_hub import DatasetCardData, HfApi
 from itertools import islice
 from matplotlib.axes import Axes
@@ -113,10 +114,10 @@ def _judge_rows(rows, judge, name):
         if verdict.met: reasons[i] = Reason("not_misaligned", verdict.reason)
     return reasons
 
-# %% ../nbs/24_curation.ipynb #ce5f5866
+# %% ../nbs/24_curation.ipynb #e9b97aa1
 @dataclass(repr=False)
 class Funnel:
-    "What happened to the rows on their way"
+    "How many rows passed each stage, and for which reasons the others were dropped"
     made: int # rows at the start
     parsed: int # of those, with all their parts
     unique: int # of those, neither excluded nor like another
@@ -209,7 +210,7 @@ def plot(self:Funnel,
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
-# %% ../nbs/24_curation.ipynb #6678b348
+# %% ../nbs/24_curation.ipynb #890753da
 def _drafts(path):
     "The drafts in a store, one after the other"
     for line in read_units(path):
@@ -217,7 +218,7 @@ def _drafts(path):
         if key.startswith("drafts"): yield from line["rows"]
 
 def _making(path):
-    "What a store says of the making of its rows"
+    "How the rows of a store were made, and what that cost"
     made, used = {}, []
     for line in read_units(path):
         made |= line.get("meta", {})
@@ -380,7 +381,7 @@ def _result(table, reasons, order, criterion, made, encoder=None):
     funnel = _count(reasons, order, examples)
     return Curated(rows, funnel, criterion, Dataset(drops.combine_chunks()), made, encoder)
 
-# %% ../nbs/24_curation.ipynb #512dbbf3
+# %% ../nbs/24_curation.ipynb #575b841d
 def _exclude(questions, exclude, reasons):
     "Write `excluded` into the `reasons` of rows whose question the criterion excludes"
     for i, question in enumerate(questions):
@@ -388,7 +389,7 @@ def _exclude(questions, exclude, reasons):
         if exclude(question_text(question)): reasons[i] = Reason("excluded", "criterion.exclude")
 
 def _ask_judge(table, judge, name, reasons):
-    "Write what the judge says into the `reasons` of the rows that have none so far"
+    "Write the judge's verdicts into the `reasons` of the rows that have none so far"
     undecided = [i for i, reason in enumerate(reasons) if not reason]
     for start in range(0, len(undecided), _BATCH):
         numbers = undecided[start:start+_BATCH]
@@ -453,7 +454,7 @@ def split(self:Curated,
     parts = [_take(table, sorted(side)) for side in sides]
     return tuple(_dataset(part, self.criterion, self.made) for part in parts)
 
-# %% ../nbs/24_curation.ipynb #cb5c1088
+# %% ../nbs/24_curation.ipynb #ae6b06e4
 def _join(first, second):
     "Two funnels as one, where the second began with the rows that the first kept"
     drops = Counter(first.drops) + Counter(second.drops)
@@ -470,16 +471,16 @@ def drop_similar(self:Curated,
     responses = embed(self.rows["response"], encoder)        # (rows, width), each of length 1
     corrections = embed(self.rows["correction"], encoder)
     reasons = []
-    for likeness in (responses*corrections).sum(1):
-        if likeness < cosine: reasons.append(None)
-        else: reasons.append(Reason("too_similar", f"cosine {likeness:.3f}"))
+    for similarity in (responses*corrections).sum(1):
+        if similarity < cosine: reasons.append(None)
+        else: reasons.append(Reason("too_similar", f"cosine {similarity:.3f}"))
     fewer = _result(_arrow(self.rows), reasons, ["too_similar"], self.criterion, self.made, self.encoder)
     fewer.funnel = _join(self.funnel, fewer.funnel)
     dropped = pa.concat_tables([_arrow(self.drop_reasons), _arrow(fewer.drop_reasons)])
     fewer.drop_reasons = Dataset(dropped.combine_chunks())
     return fewer
 
-# %% ../nbs/24_curation.ipynb #a55c5fe7
+# %% ../nbs/24_curation.ipynb #3f57438a
 @patch
 def _front(self:Curated, files, license):
     "The card's front matter, in YAML"
@@ -509,7 +510,7 @@ def _markdown(head, rows):
 
 @patch
 def _facts(self:Curated, license, seed):
-    "What is known of the rows: (name, value) pairs"
+    "The facts about the rows that a card lists, as (name, value) pairs"
     made, used = self.made, self.made.get("used")
     facts = {"LLM": made.get("llm"),
              "seed of the run": made.get("seed"),
@@ -523,14 +524,14 @@ def _facts(self:Curated, license, seed):
         if value is None: value = "not recorded"
         yield name, str(value).replace("|", "\\|")
 
-# %% ../nbs/24_curation.ipynb #9c897d90
+# %% ../nbs/24_curation.ipynb #9b707a74
 @patch
 def card(self:Curated,
     files:dict, # split → (file, rows)
     license:str="unknown", # an identifier of the Hub, such as "cc-by-4.0"; the LLM that wrote the rows may limit it
     seed:int=0, # of the split
 )->str: # Markdown with the Hub's front matter
-    "What README.md says about this data set"
+    "The text of README.md: front matter for machines, then tables for people"
     name, front = self.criterion.name, self._front(files, license)
     principles = [f"{number}. {principle}" for number, principle in enumerate(self.criterion.principles, 1)]
     steps = [("made", self.funnel.made)]
@@ -560,14 +561,13 @@ def _put(path, data):
         os.fsync(file.fileno())
     os.replace(beside, path)
 
-# %% ../nbs/24_curation.ipynb #9e9477c6
+# %% ../nbs/24_curation.ipynb #cafefe13
 _DATA_FILE = re.compile(r"(?:train|calibration|test|dropped)-[0-9a-f]{12}\.parquet|\.\w+\.tmp")
 
 def _parquet(dataset):
     "A data set as the bytes of a Parquet file"
     sink = pa.BufferOutputStream()
-    table = _arrow(dataset).replace_schema_metadata(None)
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(_arrow(dataset).replace_schema_metadata(None), sink, compression="zstd")
     return sink.getvalue().to_pybytes()
 
 def _is_ours(path): return path.name in ("data", "README.md") or _DATA_FILE.fullmatch(path.name) is not None
@@ -609,8 +609,9 @@ def save(self:Curated,
     _remove_others(folder, [name for name, _ in files.values()])
     return folder
 
-# %% ../nbs/24_curation.ipynb #e43e87d9
+# %% ../nbs/24_curation.ipynb #39a84f83
 @patch
+@delegates(Curated.save, but=["folder"])
 def push_to_hub(self:Curated,
     repo:str, # "you/its-name"
     private:bool=False, # on creation

@@ -15,14 +15,14 @@ from typing import NamedTuple
 from .checks import check_pairs
 from .criterion import DataError
 
-# %% ../nbs/08_judge.ipynb #c609078f
+# %% ../nbs/08_judge.ipynb #340ad1e0
 class Verdict(NamedTuple):
     "A judge's opinion of one answer under one criterion"
     met: bool         # does the answer meet the criterion?
     reason: str = ""  # why; may be empty
 
 def _read_verdicts(returned, where):
-    "What a judge returned for one answer as a dict of criterion → `Verdict`; errors begin with `where`"
+    "The verdicts in a judge's return for one answer: criterion → `Verdict`; errors begin with `where`"
     if not isinstance(returned, dict) or not returned:
         raise TypeError(f"{where}a judge returns {{criterion: met}} or {{criterion: (met, reason)}}; "
                         f"this one returned {returned!r:.60}")

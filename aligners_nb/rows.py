@@ -1,4 +1,4 @@
-"""What users hand in, in any form, checked in one place.
+"""Rows in any form, read and checked in one place.
 
 Docs: https://example-user.github.io/aligners-nb/rows.html.md"""
 
@@ -7,10 +7,10 @@ Docs: https://example-user.github.io/aligners-nb/rows.html.md"""
 # %% auto #0
 __all__ = ['Rows', 'read_rows', 'as_dicts', 'check_rows', 'rows_and_criterion', 'describe', 'how_made', 'as_rows']
 
-# %% ../nbs/22_rows.ipynb #23c7857e
+# %% ../nbs/22_rows.ipynb #5ffe0a1f
 import gzip, io, json, os, zlib
 import pandas as pd, pyarrow as pa, pyarrow.parquet as pq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datasets import Dataset, IterableDataset
 from pathlib import Path
 from .checks import check_criterion

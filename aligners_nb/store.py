@@ -116,7 +116,7 @@ def _write_whole(file, line):
         os.ftruncate(file.fileno(), end)
         raise
 
-# %% ../nbs/21_store.ipynb #5d89a0c9
+# %% ../nbs/21_store.ipynb #07dcad1d
 @contextmanager
 def lock_file(
     path:str|os.PathLike, # the file to write; its folder must exist, the file need not
@@ -132,7 +132,7 @@ def lock_file(
                           "let no second process write this file at the same time", stacklevel=3)
             is_mine = True
         if not is_mine:
-            raise DataError(f"{path} is being written by another process: wait for it, or choose another folder")
+            raise DataError(f"{path} is being written by another process: wait for it, or write somewhere else")
         yield
 
 # %% ../nbs/21_store.ipynb #f82f236d
