@@ -17,7 +17,7 @@ from .criterion import DataError, LLMError
 from .llm import LLM, Cut, Refused
 from .prompts import conversation
 
-# %% ../nbs/11_endpoint.ipynb #6f0cd79f
+# %% ../nbs/11_endpoint.ipynb #89036657
 class Endpoint(LLM):
     "A model behind OpenAI-compatible servers; needs `pip install aligners-nb[openai]`"
     structured, chat_only, limit = True, False, "max_tokens" # what servers are taken to know until they say otherwise
@@ -37,7 +37,7 @@ class Endpoint(LLM):
         if concurrency < 1 or (requests_per_minute is not None and requests_per_minute <= 0):
             raise DataError(f"concurrency must be 1 or more and requests_per_minute above 0; got {concurrency} and {requests_per_minute}")
         self.model, self.key_env, self.timeout, self.max_retries = model, key_env, timeout, max_retries
-        self.concurrency, self.at_once, self.usage.prices = concurrency, 8*concurrency, tuple(prices)
+        self.concurrency, self.in_flight, self.usage.prices = concurrency, 8*concurrency, tuple(prices)
         self.pace, self.slot = requests_per_minute and 60/requests_per_minute, 0.   # seconds between calls; when the last one began
         self.left_out, self.answered = set(), False          # parameters that servers turned down; has one ever replied?
         self._unconnected()
@@ -270,7 +270,7 @@ def _why(self:Endpoint, e):
         return f"nothing answers at {at}: is the server running, and does the address end in /v1?"
     return f"{at} sends no readable replies: {said}" if isinstance(e, Unreadable) else f"{at}: {said}"
 
-# %% ../nbs/11_endpoint.ipynb #a3cee2fc
+# %% ../nbs/11_endpoint.ipynb #72194018
 @patch
 def _is_general(self:Endpoint, e):
     "Would every other call fail like this one?"
@@ -283,7 +283,7 @@ async def _all(self:Endpoint, calls, max_tokens):
     await self._connect(); lost = 0
     async def one(k, call):
         nonlocal lost
-        try: return await self._one(k, call, max_tokens)
+        try: return await self._one(k, call, max_tokens[k])
         except (_openai().APIError, Unreadable) as e:
             lost += 1
             if self._is_general(e) or len(calls) >= 4 and 2*lost > len(calls): raise
@@ -294,7 +294,7 @@ async def _all(self:Endpoint, calls, max_tokens):
         for x in tasks: x.cancel()
         raise
 
-# %% ../nbs/11_endpoint.ipynb #f82cfa6c
+# %% ../nbs/11_endpoint.ipynb #e90e55ff
 @patch
 def _run(self:Endpoint, calls, max_tokens):
     "All calls, in order; `LLMError` if they fail for good"
@@ -308,7 +308,7 @@ def _run(self:Endpoint, calls, max_tokens):
 @patch
 def connect(self:Endpoint):
     "Ask the servers which model they have, if none was named"
-    if not self.model: self._run([], 1)
+    if not self.model: self._run([], [])
     return self
 
 # %% ../nbs/11_endpoint.ipynb #c1093805
@@ -335,7 +335,7 @@ async def _send(self:Endpoint, create, max_tokens, **fixed):
     self.structured = self.structured and "response_format" not in self.left_out
     return r
 
-# %% ../nbs/11_endpoint.ipynb #37e659f9
+# %% ../nbs/11_endpoint.ipynb #0bcb60cf
 def _form(schema): return dict(type="json_schema", json_schema=dict(name="reply", schema=schema, strict=True)) if schema else None
 
 def _only_chats(e):
@@ -345,13 +345,13 @@ def _only_chats(e):
 @patch
 def _chat(self:Endpoint, conversations, max_tokens, temperature, stop, seeds, schema=None):
     fixed = dict(temperature=temperature, stop=list(stop) or None, response_format=_form(schema))
-    def call(c, s): return lambda client: self._send(client.chat.completions.create, max_tokens, messages=c, seed=s, **fixed)
-    return self._run([call(c, s) for c,s in zip(conversations, seeds)], max_tokens)
+    def call(c, s, limit): return lambda client: self._send(client.chat.completions.create, limit, messages=c, seed=s, **fixed)
+    return self._run([call(c, s, m) for c,s,m in zip(conversations, seeds, max_tokens)], max_tokens)
 
 @patch
 def _complete(self:Endpoint, prompts, max_tokens, temperature, stop, seeds):
     fixed = dict(temperature=temperature, stop=list(stop) or None)
-    def call(p, s):
+    def call(p, s, max_tokens):
         async def go(client):
             if not self.chat_only:
                 try: return await self._send(client.completions.create, max_tokens, prompt=p, seed=s, **fixed)
@@ -361,4 +361,4 @@ def _complete(self:Endpoint, prompts, max_tokens, temperature, stop, seeds):
             self.chat_only = True                            # only now is it known that the model is there
             return r
         return go
-    return self._run([call(p, s) for p,s in zip(prompts, seeds)], max_tokens)
+    return self._run([call(p, s, m) for p,s,m in zip(prompts, seeds, max_tokens)], max_tokens)
