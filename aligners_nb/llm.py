@@ -364,11 +364,11 @@ def _key(kind, item, seed, limit, options):
     asked = json.dumps([kind, item, seed, dict(options, max_tokens=limit)], sort_keys=True)
     return hashlib.sha256(asked.encode()).hexdigest()[:24]
 
-# %% ../nbs/10_llm.ipynb #cd4e025f
+# %% ../nbs/10_llm.ipynb #63a08d21
 class Replay(LLM):
     "An LLM that plays back replies"
     def __init__(self,
-        replies:list|dict|Callable|str|Path, # in order, by prompt (last message), a function of it, or a recording's file
+        replies:list|dict|Callable|str|Path, # in order, by prompt (last message), a function of it, or a file
         name:str|None=None, # its name in data sets made with it; None: that of the recorded LLM
         record:LLM|None=None, # an LLM that is asked for replies that the file does not hold
     ):
