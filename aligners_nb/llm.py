@@ -128,7 +128,7 @@ def check_temperature(
     if not isinstance(temperature, Real) or not 0 <= float(temperature) < float("inf"):
         raise DataError(f"temperature={temperature!r} is no number from 0 (greedy) up")
 
-# %% ../nbs/10_llm.ipynb #0225cc30
+# %% ../nbs/10_llm.ipynb #92cae391
 _LISTS = (list, tuple, range, np.ndarray)
 
 def _check_length(name, values, n_prompts):
@@ -137,13 +137,13 @@ def _check_length(name, values, n_prompts):
         raise DataError(f"{len(values)} {name} for {n_prompts} prompts: give one number, or one for each prompt")
 
 def _token_limits(max_tokens, n_prompts):
-    "The most tokens of each reply"
-    if not isinstance(max_tokens, _LISTS): return [check_positive("max_tokens", max_tokens)]*n_prompts
+    "The most tokens of each reply, as Python's own numbers, which JSON can write"
+    if not isinstance(max_tokens, _LISTS): return [int(check_positive("max_tokens", max_tokens))]*n_prompts
     _check_length("max_tokens", max_tokens, n_prompts)
-    return [check_positive(f"max_tokens[{i}]", limit) for i, limit in enumerate(max_tokens)]
+    return [int(check_positive(f"max_tokens[{i}]", limit)) for i, limit in enumerate(max_tokens)]
 
 def _whole_seed(seed):
-    "A seed as Python's own number, which JSON can write"
+    "A seed as Python's own number"
     if not isinstance(seed, Integral): raise DataError(f"seed {seed!r:.60} is no whole number")
     return int(seed)
 
@@ -155,7 +155,7 @@ def _seeds(seed, n_prompts):
     seed = 0 if seed is None else _whole_seed(seed)
     return [hash((seed, i)) & 0x7fffffff for i in range(n_prompts)]
 
-def _settings(max_tokens, temperature, stop, seed, n_prompts):
+def _settings(max_tokens, temperature, stop, seed, n_prompts)->dict:
     "The checked settings that `_chat` and `_complete` are called with"
     check_temperature(temperature)
     if not isinstance(temperature, (int, float)):
