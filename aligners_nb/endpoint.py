@@ -30,9 +30,9 @@ from .criterion import DataError, LLMError
 from .llm import LLM, Cut, Refused
 from .prompts import conversation
 
-# %% ../nbs/11_endpoint.ipynb #f6304819
+# %% ../nbs/11_endpoint.ipynb #d151386e
 def _is_address(url):
-    "Has it the form of a server's address?"
+    "Does it have the form of a server's address?"
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -62,8 +62,8 @@ class Endpoint(LLM):
         key_env:str="OPENAI_API_KEY", # the environment variable that holds the key
     ):
         super().__init__()
-        given = [base_url] if isinstance(base_url, str) else base_url
-        self.urls = list(dict.fromkeys(str(url).strip() for url in given))  # the same server twice is one
+        addresses = [base_url] if isinstance(base_url, str) else base_url
+        self.urls = list(dict.fromkeys(str(url).strip() for url in addresses))  # the same server twice is one
         for url in self.urls or [""]:
             if not _is_address(url):
                 raise DataError(f"a server's address looks like http://localhost:8000/v1; got {url!r}")
@@ -137,7 +137,7 @@ def _header_value(variable):
     if faults: raise LLMError(f"{variable} in the environment has {' and '.join(faults)}: set it again without")
     return value or None
 
-# %% ../nbs/11_endpoint.ipynb #bceab41d
+# %% ../nbs/11_endpoint.ipynb #68cb0ded
 def _openai():
     "The openai package"
     try:
@@ -145,6 +145,8 @@ def _openai():
     except ImportError:
         raise LLMError("an endpoint needs the openai client: pip install aligners-nb[openai]") from None
     return openai
+
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
 def _proxy_variable(url):
     "The name of the environment variable with the proxy that calls to `url` go through; None if there is none"
@@ -164,7 +166,7 @@ def _http_client(url):
         return None
     except Exception as e:
         if not _proxy_variable(url): return _openai().DefaultAsyncHttpxClient(trust_env=False)
-        names = [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]
+        names = [name for name, value in os.environ.items() if name.lower() in _PROXY_VARIABLES and value]
         reason = "a proxy's address looks like http://name:port or socks5://name:port"
         if isinstance(e, ImportError):
             reason = str(e)  # SOCKS needs a package of its own
@@ -193,12 +195,12 @@ def _client(self:Endpoint, url):
     finalizer.atexit = False
     return client
 
-# %% ../nbs/11_endpoint.ipynb #e9b8d8e2
+# %% ../nbs/11_endpoint.ipynb #b1a695d6
 class Unreadable(LLMError):
     "A server sent something that is no reply"
 
 def _first_choice(response):
-    "The first choice of what a server sent"
+    "The first choice in a server's response"
     choices = getattr(response, "choices", None)
     if isinstance(choices, list) and choices: return choices[0]
     error = getattr(response, "error", None)
@@ -226,13 +228,13 @@ def _text(choice):
     if not isinstance(text, str): raise Unreadable("it holds no text")
     return text
 
-# %% ../nbs/11_endpoint.ipynb #bf04779c
+# %% ../nbs/11_endpoint.ipynb #a841764f
 _WHOLE = ("", "stop", "stop_sequence", "end_turn", "eos", "eos_token", "complete")  # "": the server gives no reason
 _OUT_OF_TOKENS = ("length", "max_tokens", "max_output_tokens", "max_length", "model_length")
 _BROKEN_OFF = ("error", "abort", "aborted", "cancelled", "network_error", "insufficient_system_resource")
 
 def _read_reply(response, max_tokens):
-    "The reply in what a server sent: a text, a `Cut` or a `Refused`; `Unreadable` if there is none"
+    "The reply in a server's response: a text, a `Cut` or a `Refused`; `Unreadable` if there is none"
     choice = _first_choice(response)
     text = _text(choice)
     reason = str(getattr(choice, "finish_reason", None) or "").lower()
@@ -276,7 +278,7 @@ def _is_no_connection(error):
     "Was nothing reached at all, neither server nor proxy?"
     return type(error.__cause__).__name__ in ("ConnectError", "ProxyError")
 
-# %% ../nbs/11_endpoint.ipynb #f2dfa83e
+# %% ../nbs/11_endpoint.ipynb #006fba53
 @patch
 def _addresses(self:Endpoint): return ", ".join(map(_without_secrets, self.urls))
 
@@ -298,10 +300,10 @@ async def _greet(self:Endpoint):
                 continue
         servers.append(server)
     if no_connection and not servers: raise no_connection
-    there = {server.url for server in servers}
-    silent = [_without_secrets(url) for url in self.urls if url not in there]
-    if silent:
-        warnings.warn(f"nothing answers at {', '.join(silent)}; going on with the other {len(servers)}")
+    reached_urls = {server.url for server in servers}
+    silent_urls = [_without_secrets(url) for url in self.urls if url not in reached_urls]
+    if silent_urls:
+        warnings.warn(f"nothing answers at {', '.join(silent_urls)}; going on with the other {len(servers)}")
     return servers
 
 @patch
@@ -332,8 +334,9 @@ async def _connect(self:Endpoint):
                 if server.models and self.model not in server.models:
                     self._drop(server)
 
-# %% ../nbs/11_endpoint.ipynb #e32526f0
-_PATIENCE = 120  # seconds we wait for a server that asks us to
+# %% ../nbs/11_endpoint.ipynb #60dee97f
+_PATIENCE = 120                          # the most seconds we wait for a server that asks us to
+_FIRST_PAUSE, _LONGEST_PAUSE = .5, 8     # seconds that we wait unasked
 
 def _requested_pause(headers):
     "The seconds that a server asks us to wait, or None"
@@ -413,7 +416,7 @@ async def _ask(self:Endpoint, server, call):
     server.failures, server.set_aside_until = 0, 0.
     return reply
 
-# %% ../nbs/11_endpoint.ipynb #ce499e12
+# %% ../nbs/11_endpoint.ipynb #55756190
 @patch
 async def _answer(self:Endpoint, number, call):
     "The reply to call `number`, or a `Refused`; a passing failure is tried again"
@@ -432,38 +435,40 @@ async def _answer(self:Endpoint, number, call):
                     self._drop(server)
                     continue
                 if pause is None: raise
-                ready_at[server.url] = time.monotonic() + (pause or min(8, .5*2**failures[server.url]))
+                unasked_pause = min(_LONGEST_PAUSE, _FIRST_PAUSE*2**failures[server.url])
+                ready_at[server.url] = time.monotonic() + (pause or unasked_pause)
                 failures[server.url] += 1
                 if error is None or not _is_no_connection(e):
-                    error = e
+                    error = e  # what a server said tells more than a connection that failed
     raise error or Unreadable("no server is left")
 
-# %% ../nbs/11_endpoint.ipynb #6a4bbe3d
+# %% ../nbs/11_endpoint.ipynb #b6864b66
 @patch
 def _explain(self:Endpoint, error):
-    "What went wrong, and what to do about it"
-    openai, at, code = _openai(), self._addresses(), getattr(error, "status_code", 0)
-    said = self._hide(str(getattr(error, "message", error)))
+    "A sentence about what went wrong and what to do"
+    openai, where, code = _openai(), self._addresses(), getattr(error, "status_code", 0)
+    message = self._hide(str(getattr(error, "message", error)))
+    note = self._proxy_note() if code in (0, 403, 407) or code >= 500 else ""  # what a proxy may answer itself
     if code == 401 or (code == 403 and not self.answered):
         unset = "" if os.environ.get(self.key_env, "").strip() else f" ({self.key_env} is not set)"
-        return f"{at} refuses the key: set {self.key_env} in the environment{unset}{self._proxy_note()}"
+        return f"{where} refuses the key: set {self.key_env} in the environment{unset}{note}"
     if code == 404:
-        known = f"; it has {', '.join(self.models[:5])}" if self.models else ""
-        return f"{at} has no model {self.model!r}{known}: give another model=" + self._proxy_note()
+        others = f"; it has {', '.join(self.models[:5])}" if self.models else ""
+        return f"{where} has no model {self.model!r}{others}: give another model="
     if code == 429:
-        return (f"{at} is busy and stays so: give a smaller concurrency= or requests_per_minute=, or try later; "
+        return (f"{where} is busy and stays so: give a smaller concurrency= or requests_per_minute=, or try later; "
                 "what is finished is kept")
     if code >= 500:
-        return (f"{at} fails and stays so: {said}. Look at its log; give a smaller concurrency=, or try later; "
-                "what is finished is kept" + self._proxy_note())
+        return (f"{where} fails and stays so: {message}. Look at its log; give a smaller concurrency=, or try later; "
+                f"what is finished is kept{note}")
     if isinstance(error, openai.APITimeoutError):
-        return (f"{at} gave no reply within {self.timeout:g} s: give a larger timeout=, or a smaller concurrency="
-                + self._proxy_note())
+        return (f"{where} gave no reply within {self.timeout:g} s: give a larger timeout=, "
+                f"or a smaller concurrency={note}")
     if isinstance(error, openai.APIConnectionError):
-        advice = self._proxy_note() or ": is the server running, and does the address end in /v1?"
-        return f"nothing answers at {at}{advice}"
+        advice = note or ": is the server running, and does the address end in /v1?"
+        return f"nothing answers at {where}{advice}"
     what = " sends no readable replies" if isinstance(error, Unreadable) else ""
-    return f"{at}{what}: {said}{self._proxy_note()}"
+    return f"{where}{what}: {message}{note}"
 
 @patch
 def _proxy_note(self:Endpoint):
@@ -524,7 +529,7 @@ def connect(self:Endpoint)->Endpoint:
         self._run([])
     return self
 
-# %% ../nbs/11_endpoint.ipynb #021b2fd6
+# %% ../nbs/11_endpoint.ipynb #837c7043
 _OPTIONAL = ("seed", "temperature", "stop", "response_format", "logprobs", "top_logprobs")
 _UNNAMED = ("response_format", "top_logprobs")  # servers that turn these down don't always name them
 _NEWER_LIMIT = "max_completion_tokens"          # what newer servers call the limit
@@ -538,21 +543,21 @@ def _turned_down(parameters, complaint):
 
 @patch
 async def _send(self:Endpoint, create, max_tokens, **parameters):
-    "What a server sends, asked without what it turns down"
+    "A server's response to a request without the parameters that it turns down"
     openai, is_chat = _openai(), "messages" in parameters
     limit_name = self.limit_name if is_chat else "max_tokens"
     complaints = dict.fromkeys(self.left_out)  # parameter → why it was turned down
     while True:
-        accepted = {name: value for name, value in parameters.items() if value is not None and name not in complaints}
+        request = {name: value for name, value in parameters.items() if value is not None and name not in complaints}
         try:
-            response = await create(model=self.model, **accepted, **{limit_name: max_tokens})
+            response = await create(model=self.model, **request, **{limit_name: max_tokens})
             break
         except (openai.BadRequestError, openai.UnprocessableEntityError) as e:
             complaint = f"{e.param} {e.message}"
             if is_chat and _NEWER_LIMIT in complaint and limit_name != _NEWER_LIMIT:
                 limit_name = _NEWER_LIMIT
                 continue
-            name = _turned_down(accepted, complaint)
+            name = _turned_down(request, complaint)
             if name is None: raise
             if name == "top_logprobs" and parameters[name] > _FEWER_LOGPROBS:
                 parameters[name] = _FEWER_LOGPROBS
@@ -566,7 +571,8 @@ async def _send(self:Endpoint, create, max_tokens, **parameters):
 @patch
 def _leave_out(self:Endpoint, complaints):
     "Send these parameters no more"
-    for name in complaints.keys() - self.left_out:
+    new_names = [name for name in complaints if name not in self.left_out]
+    for name in new_names:
         self.left_out.add(name)
         what = "structured output" if name == "response_format" else name
         warnings.warn(f"{self._addresses()} takes no {what}, going on without it ({complaints[name]})")
@@ -615,23 +621,23 @@ def _complete(self:Endpoint, prompts, max_tokens, temperature, stop, seeds):
     each = zip(prompts, max_tokens, seeds)
     return self._run([self._completion_call(prompt, limit, seed=seed, **shared) for prompt, limit, seed in each])
 
-# %% ../nbs/11_endpoint.ipynb #329393be
+# %% ../nbs/11_endpoint.ipynb #e6676c04
 def _read_first_token(response):
     "The log-probability of each shown first token; empty if the server shows none"
     logprobs = getattr(_first_choice(response), "logprobs", None)
     positions = getattr(logprobs, "content", None)
     if not positions: return {}
-    shown = [positions[0], *(getattr(positions[0], "top_logprobs", None) or [])]
-    return {token.token: float(token.logprob) for token in shown if token.logprob is not None}
+    tokens = [positions[0], *(getattr(positions[0], "top_logprobs", None) or [])]
+    return {token.token: float(token.logprob) for token in tokens if token.logprob is not None}
 
-def _text_logprob(text, shown):
+def _text_logprob(text, token_logprobs):
     "The log-probability of a text's first token among the tokens shown, or an upper bound"
-    if not shown: return math.nan
-    def rank(token): return len(token.strip()), shown[token]
-    tokens = [token for token in shown if token.strip() and text.lstrip().startswith(token.lstrip())]
-    if tokens: return shown[max(tokens, key=rank)]
-    not_shown = 1 - sum(map(math.exp, shown.values()))
-    return min(*shown.values(), math.log(max(not_shown, 1e-30)))  # rounding may leave nothing
+    if not token_logprobs: return math.nan
+    def rank(token): return len(token.strip()), token_logprobs[token]
+    tokens = [token for token in token_logprobs if token.strip() and text.lstrip().startswith(token.lstrip())]
+    if tokens: return token_logprobs[max(tokens, key=rank)]
+    probability_left = 1 - sum(map(math.exp, token_logprobs.values()))
+    return min(*token_logprobs.values(), math.log(max(probability_left, 1e-30)))  # rounding may leave nothing
 
 @patch
 def _first_token_call(self:Endpoint, messages):
@@ -653,7 +659,7 @@ def first_token_logprobs(self:Endpoint,
     for reply in replies:
         if isinstance(reply, Refused): raise reply
     if replies and not any(replies): return None
-    logprobs = [_text_logprob(text, shown) for shown in replies for text in texts]
+    logprobs = [_text_logprob(text, token_logprobs) for token_logprobs in replies for text in texts]
     return np.array(logprobs, dtype=float).reshape(len(replies), len(texts))
 
 # %% ../nbs/11_endpoint.ipynb #221c051c

@@ -164,14 +164,14 @@ def _settings(max_tokens, temperature, stop, seed, n_prompts)->dict:
     return dict(max_tokens=_token_limits(max_tokens, n_prompts), temperature=temperature, stop=stop,
                 seeds=_seeds(seed, n_prompts))
 
-# %% ../nbs/10_llm.ipynb #aade287a
+# %% ../nbs/10_llm.ipynb #fae5548e
 class Cut(str):
     "A reply that ended because it reached its `max_tokens`"
 
 class Refused(LLMError):
-    "One prompt that gets no reply: it is too long, or the server turns it down"
+    "One prompt that gets no whole reply: it is too long, or the server turns it down or stops the reply"
 
-# %% ../nbs/10_llm.ipynb #218eda61
+# %% ../nbs/10_llm.ipynb #5e0a1526
 def cut_at(
     text:str, # a reply
     stop:tuple|list, # texts
@@ -184,8 +184,9 @@ def _finish(reply, stop):
     "A reply that ends before the stop texts; a `Cut` stays one only if it ran into none of them"
     if isinstance(reply, Refused): return reply
     text = reply.encode("utf-8", "replace").decode()
-    ended = cut_at(text, stop)
-    return Cut(ended) if isinstance(reply, Cut) and ended == text else ended
+    text_before_stop = cut_at(text, stop)
+    is_cut = isinstance(reply, Cut) and text_before_stop == text
+    return Cut(text) if is_cut else text_before_stop
 
 def _finish_all(replies, stop, keep_refused):
     "Finished replies; the first refusal is raised unless refusals are kept"
@@ -242,17 +243,17 @@ def complete(self:LLM,
     replies = _finish_all(replies, settings["stop"], keep_refused)
     return replies[0] if is_one else replies
 
-# %% ../nbs/10_llm.ipynb #8eade1b0
+# %% ../nbs/10_llm.ipynb #4f26c82b
 @patch
 @contextmanager
 def meter(self:LLM)->Iterator[Usage]:
     "Count what the code in a `with` block spends on this LLM, whatever other threads ask of it"
     block_usage = Usage(prices=self.usage.prices)
-    before = _open_meters.set((*_open_meters.get(), (self.usage, block_usage)))
+    token = _open_meters.set((*_open_meters.get(), (self.usage, block_usage)))
     try:
         yield block_usage
     finally:
-        _open_meters.reset(before)
+        _open_meters.reset(token)
 
 # %% ../nbs/10_llm.ipynb #98fe6888
 class CallableLLM(LLM):
@@ -303,7 +304,7 @@ def _prompt_of(item):
     "A prompt, or the last message of a conversation"
     return item if isinstance(item, str) else item[-1]["content"]
 
-# %% ../nbs/10_llm.ipynb #d911c43e
+# %% ../nbs/10_llm.ipynb #a5c3b123
 class _Recording:
     "Replies from a file; an LLM, if there is one, is asked for the missing ones"
     def __init__(self, file, llm):
@@ -356,13 +357,13 @@ class _Recording:
         self.replies |= new_replies
         with self.file.open("a") as f:
             for key, reply in new_replies.items():
-                written = dict(cut=reply) if isinstance(reply, Cut) else reply
-                f.write(json.dumps([key, written], ensure_ascii=False) + "\n")
+                json_reply = dict(cut=reply) if isinstance(reply, Cut) else reply
+                f.write(json.dumps([key, json_reply], ensure_ascii=False) + "\n")
 
 def _key(kind, item, seed, limit, options):
     "The hash of all that a reply depends on"
-    asked = json.dumps([kind, item, seed, dict(options, max_tokens=limit)], sort_keys=True)
-    return hashlib.sha256(asked.encode()).hexdigest()[:24]
+    request = json.dumps([kind, item, seed, dict(options, max_tokens=limit)], sort_keys=True)
+    return hashlib.sha256(request.encode()).hexdigest()[:24]
 
 # %% ../nbs/10_llm.ipynb #63a08d21
 class Replay(LLM):

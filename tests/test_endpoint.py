@@ -149,9 +149,9 @@ def test_a_fleet_goes_on_when_a_server_fails_or_is_gone():
     with serving() as good, serving(share=1., faults=["cut"]) as bad:
         assert Endpoint([good.url, bad.url], max_retries=0).chat(questions, seed=range(20)) == expected(questions)
     with serving() as good:
-        reply, said = with_warnings(lambda: Endpoint([good.url, NOWHERE]).chat("hi", seed=3))
+        reply, notes = with_warnings(lambda: Endpoint([good.url, NOWHERE]).chat("hi", seed=3))
     assert reply == scripted("hi", _seeds(3, 1)[0])
-    assert any("going on with the other 1" in warning for warning in said)
+    assert any("going on with the other 1" in warning for warning in notes)
 
 
 def test_a_server_that_hangs_costs_one_timeout():
@@ -189,9 +189,9 @@ def test_a_server_with_another_model_is_left_out():
     for models in ((200, dict(data=[dict(id="other")])), (404, {})):
         with serving() as good, serving(script=no_model, models=models) as other:
             llm = Endpoint([other.url, good.url], "scribe")
-            replies, said = with_warnings(lambda: llm.chat(questions, seed=range(9)))
+            replies, notes = with_warnings(lambda: llm.chat(questions, seed=range(9)))
         assert replies == expected(questions)
-        assert len(said) == 1 and "has no model 'scribe'" in said[0]
+        assert len(notes) == 1 and "has no model 'scribe'" in notes[0]
     with serving(script=no_model) as first, serving(script=no_model) as second:
         with pytest.raises(LLMError, match="has no model"):
             with_warnings(lambda: Endpoint([first.url, second.url]).chat(["hi"]*8))
@@ -332,9 +332,9 @@ def test_a_parameter_that_is_turned_down_is_left_out(code, name):
             schema = dict(type="object") if llm.structured else None
             return llm.chat(["hi", "ho"], seed=3, stop="}}", schema=schema)
 
-        replies, said = with_warnings(ask)
+        replies, notes = with_warnings(ask)
         assert replies == ['{"a": 1}']*2
-        assert len(said) == 1 and len(server.calls) == 3
+        assert len(notes) == 1 and len(server.calls) == 3
         assert llm.structured == (name != "response_format")
         assert with_warnings(ask) == (replies, []) and len(server.calls) == 5
 
@@ -358,9 +358,9 @@ def test_a_parameter_is_not_to_blame_for_a_prompt_that_is_turned_down():
 
     with serving(script=script) as server:
         llm = Endpoint(server.url)
-        (refused, reply), said = with_warnings(lambda: llm.chat(["long", "hi"], keep_refused=True))
+        (refused, reply), notes = with_warnings(lambda: llm.chat(["long", "hi"], keep_refused=True))
     assert isinstance(refused, Refused) and reply == "Yes."
-    assert not said and not llm.left_out
+    assert not notes and not llm.left_out
 
 
 # What is read
@@ -647,9 +647,9 @@ def test_a_server_that_turns_log_probabilities_down():
 
     with serving(script=script) as server:
         llm = Endpoint(server.url)
-        logprobs, said = with_warnings(lambda: llm.first_token_logprobs(["Is it?"], ["Yes"]))
+        logprobs, notes = with_warnings(lambda: llm.first_token_logprobs(["Is it?"], ["Yes"]))
         n_calls = len(server.calls)
-        assert logprobs is None and any("takes no logprobs" in warning for warning in said)
+        assert logprobs is None and any("takes no logprobs" in warning for warning in notes)
         assert llm.first_token_logprobs(["Is it?"], ["Yes"]) is None and len(server.calls) == n_calls
 
 
@@ -666,8 +666,8 @@ def test_a_prompt_without_first_tokens_is_raised():
 def test_settings_make_the_same_endpoint():
     llm = Endpoint(["http://a.org/v1", "http://b.org/v1"], "scribe", concurrency=3, timeout=9., max_retries=2,
                    requests_per_minute=60., prices=(1., 2.), key_env="CARD")
-    settings, said = with_warnings(llm.to_dict)
-    assert json.loads(json.dumps(settings)) == settings and not said
+    settings, notes = with_warnings(llm.to_dict)
+    assert json.loads(json.dumps(settings)) == settings and not notes
     assert settings.pop("type") == "Endpoint"
     same = Endpoint(**settings)
     assert same.to_dict() == llm.to_dict()
@@ -675,9 +675,9 @@ def test_settings_make_the_same_endpoint():
 
 
 def test_secrets_in_an_address_are_not_saved():
-    settings, said = with_warnings(Endpoint("http://me:secret@a.org/v1?key=hush").to_dict)
+    settings, notes = with_warnings(Endpoint("http://me:secret@a.org/v1?key=hush").to_dict)
     assert settings["base_url"] == ["http://a.org/v1"]
-    assert len(said) == 1 and "is not saved" in said[0] and "secret" not in said[0] and "hush" not in said[0]
+    assert len(notes) == 1 and "is not saved" in notes[0] and "secret" not in notes[0] and "hush" not in notes[0]
 
 
 def test_a_run_is_named_after_the_model_and_goes_on_under_that_name(tmp_path):
