@@ -47,7 +47,7 @@ def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, draf
     too_long = lambda n: Refused(f"the prompt has {n:,} tokens, {self.name} holds {self.room:,}: shorten it, or use fewer demonstrations")
     out = [too_long(len(p)) if len(p) >= self.room else None for p in prompts]
     ends = (lambda ids: any(s in tok.decode(ids[-12:]) for s in stop)) if stop else None
-    room = {i: min(max_tokens, self.room-len(p)) for i,p in enumerate(prompts) if not out[i]}
+    room = {i: min(max_tokens[i], self.room-len(p)) for i,p in enumerate(prompts) if not out[i]}
     for k in sorted(set(room.values())):                        # a long prompt leaves itself little room, and its neighbours theirs
         at = [i for i,r in room.items() if r==k]
         begun = drafts and [self.dialogue.answer_ids(drafts[i]) for i in at]
