@@ -37,7 +37,7 @@ class Endpoint(LLM):
         if concurrency < 1 or (requests_per_minute is not None and requests_per_minute <= 0):
             raise DataError(f"concurrency must be 1 or more and requests_per_minute above 0; got {concurrency} and {requests_per_minute}")
         self.model, self.key_env, self.timeout, self.max_retries = model, key_env, timeout, max_retries
-        self.concurrency, self.at_once, self.usage.prices = concurrency, 8*concurrency, tuple(prices)
+        self.concurrency, self.in_flight, self.usage.prices = concurrency, 8*concurrency, tuple(prices)
         self.pace, self.slot = requests_per_minute and 60/requests_per_minute, 0.   # seconds between calls; when the last one began
         self.left_out, self.answered = set(), False          # parameters that servers turned down; has one ever replied?
         self._unconnected()

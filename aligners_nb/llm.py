@@ -48,7 +48,8 @@ class Usage:
 class LLM:
     "A text generator; subclasses implement `_complete` and `_chat` for lists"
     name, structured, drafted = "llm", False, False # structured: can it be held to a JSON schema? drafted: do drafts make it faster?
-    at_once = 64 # prompts that keep it busy
+    concurrency = 1 # calls it works on side by side; 1: it batches its prompts itself
+    in_flight = 64 # prompts that keep it busy
     def __init__(self): self.usage = Usage()
     def __repr__(self): return f"{type(self).__name__}({self.name!r}, {self.usage})"
     def _complete(self, prompts, **kwargs): raise LLMError(f"{type(self).__name__} can't complete text, only chat")
