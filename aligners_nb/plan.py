@@ -6,7 +6,7 @@ Docs: https://example-user.github.io/aligners-nb/plan.html.md"""
 
 # %% auto #0
 __all__ = ['questions_in_store', 'drafts_needed', 'PilotSize', 'pilot_size', 'Batch', 'Pilot', 'Rates', 'rates_of',
-           'SimulatedRun', 'simulate_run', 'expected_run', 'cost_of', 'total', 'Plan', 'plan']
+           'SimulatedRun', 'simulate_run', 'expected_run', 'cost_of', 'Plan', 'plan']
 
 # %% ../nbs/25_plan.ipynb #4d42416b
 import json, math, random, warnings
@@ -58,7 +58,7 @@ def pilot_size(
     if n < 200: return PilotSize(2*HINTS_PER_CALL, 16, max(48, n//2), .008)
     return PilotSize(4*HINTS_PER_CALL, 24, min(400, n//2), .004)
 
-# %% ../nbs/25_plan.ipynb #4ee0295a
+# %% ../nbs/25_plan.ipynb #eb8adab1
 class Batch(NamedTuple):
     "Some calls that were made together"
     size: int    # calls for questions, or drafts
@@ -77,18 +77,23 @@ class Pilot:
     question_batches: list = field(default_factory=list)
     draft_batches: list = field(default_factory=list)
 
-    def ask(self)->list[dict]: # rows with the questions that are new
-        "Ask about all hints once more"
-        calls, number = [], len(self.rounds)
+    def calls(self, number):
+        "The calls of a round, about all hints"
+        calls = []
         for i in range(0, len(self.hints), HINTS_PER_CALL):
             seed = seed_of(self.seed, "plan", number, i)
             calls.append(question_call(self.criterion, self.hints[i:i+HINTS_PER_CALL], random.Random(seed), seed))
+        return calls
+
+    def ask(self)->list[dict]: # rows with the questions that are new
+        "Ask about all hints once more"
+        number, calls, rows = len(self.rounds), self.calls(len(self.rounds)), []
         with self.llm.meter() as usage: replies = ask_questions(self.criterion, self.llm, calls, is_first=number == 0)
         self.question_batches.append(Batch(len(calls), usage))
-        rows = [row for reply_rows in replies for row in reply_rows]
+        for reply_rows in replies: rows += reply_rows
         self.unreadable += [row for row in rows if "error" in row]
         rows = [row for row in rows if "question" in row and not self.is_excluded(row["question"])]
-        known = {question for brought in self.rounds for question in brought.values()}
+        known = set().union(*(brought.values() for brought in self.rounds))
         self.rounds.append({(row["question_type"], row["topic"]): row["question"] for row in rows})
         new = {row["question"]: row for row in rows if row["question"] not in known}
         return list(new.values())
@@ -139,7 +144,7 @@ def rates_of(
     n_questions = max(1, round(n_hints*fertile*in_store))
     return Rates(n_hints, per_hint, in_store, n_questions, pilot.n_readable()/max(1, len(pilot.drafts)))
 
-# %% ../nbs/25_plan.ipynb #5402b1d2
+# %% ../nbs/25_plan.ipynb #428b15b3
 class SimulatedRun(NamedTuple):
     "A run of `synthesize` that was played through"
     calls: int  # for questions
@@ -150,9 +155,11 @@ def _draw_questions(n_hints, rates, rng):
     "The different questions that `n_hints` hints bring, as numbers"
     drawn = set()
     for start in range(0, n_hints, HINTS_PER_CALL):
-        n_drawn = min(HINTS_PER_CALL, n_hints-start)
-        hints = {rng.randrange(rates.n_hints) for _ in range(n_drawn)}     # a call names no hint twice
-        drawn |= {rng.randrange(rates.n_questions) for _ in hints if rng.random() < rates.per_hint}
+        hints = set()                                                      # a call names no hint twice
+        for _ in range(min(HINTS_PER_CALL, n_hints-start)):
+            hints.add(rng.randrange(rates.n_hints))
+        for _ in hints:
+            if rng.random() < rates.per_hint: drawn.add(rng.randrange(rates.n_questions))
     return drawn
 
 def simulate_run(
@@ -162,16 +169,17 @@ def simulate_run(
     rng:random.Random,
 )->SimulatedRun:
     "Play a run through, part after part"
-    units = units_together(llm, DRAFTS_PER_UNIT)
-    block, under_way = DRAFTS_PER_UNIT*units, 0                            # written in one call
-    if llm.concurrency > 1: block, under_way = DRAFTS_PER_UNIT, DRAFTS_PER_UNIT*(units-1)
-    asked_before, n_hints, n_calls, n_drafts, n_rows = set(), 0, 0, 0, 0
+    n_busy = DRAFTS_PER_UNIT*units_together(llm, DRAFTS_PER_UNIT)           # drafts that keep the LLM busy
+    block, under_way = n_busy, 0                                           # are written in one call, or side by side
+    if llm.concurrency > 1: block, under_way = DRAFTS_PER_UNIT, n_busy-DRAFTS_PER_UNIT
+    known, n_hints, n_calls, n_drafts, n_rows = set(), 0, 0, 0, 0          # known questions
     for _ in range(MAX_PARTS):
-        n_before, part_hints = n_rows, hints_to_ask(n, n_rows, n_hints)
+        n_before = n_rows
+        part_hints = hints_to_ask(n, n_rows, n_hints)
         n_hints += part_hints
         n_calls += math.ceil(part_hints/HINTS_PER_CALL)
-        new = _draw_questions(part_hints, rates, rng) - asked_before
-        asked_before |= new
+        new = _draw_questions(part_hints, rates, rng) - known
+        known |= new
         n_left = len(new)
         while n_left and n_rows < n:
             n_block = min(block, n_left)
@@ -182,7 +190,7 @@ def simulate_run(
         if n_rows >= n or is_exhausted(part_hints, n_rows-n_before): break
     return SimulatedRun(n_calls, n_drafts, min(n, n_rows))
 
-# %% ../nbs/25_plan.ipynb #9ad35879
+# %% ../nbs/25_plan.ipynb #c2719dd0
 def expected_run(
     n:int, # rows wanted
     rates:Rates,
@@ -190,12 +198,13 @@ def expected_run(
     seed:int,
 )->SimulatedRun: # the means of calls and drafts, the median of rows
     "What a run will take, from several simulated ones"
-    n_runs = max(2, min(20, 200_000//n))       # long runs differ less
-    runs = [simulate_run(n, rates, llm, random.Random(seed_of(seed, "simulation", i))) for i in range(n_runs)]
+    runs = []
+    for i in range(max(2, min(20, 200_000//n))):     # long runs differ less
+        runs.append(simulate_run(n, rates, llm, random.Random(seed_of(seed, "simulation", i))))
     calls, drafts, rows = zip(*runs)
     return SimulatedRun(round(mean(calls)), round(mean(drafts)), round(median(rows)))
 
-# %% ../nbs/25_plan.ipynb #aa2768b7
+# %% ../nbs/25_plan.ipynb #82c60140
 def _waves(n, llm): return math.ceil(n/llm.concurrency)
 
 def cost_of(
@@ -206,19 +215,20 @@ def cost_of(
     "What `n` more will cost, if each costs what those in `batches` did"
     per_item = n/sum(batch.size for batch in batches)
     per_wave = _waves(n, llm)/sum(_waves(batch.size, llm) for batch in batches)
-    spent = total([batch.usage for batch in batches])
+    spent = _total([batch.usage for batch in batches])
     return Usage(round(spent.calls*per_item), round(spent.prompt_tokens*per_item),
-                 round(spent.completion_tokens*per_item), round(spent.seconds*per_wave, 1), spent.prices)
+                 round(spent.completion_tokens*per_item), spent.seconds*per_wave, spent.prices)
 
-def total(
+def _total(
     usages:list[Usage], # of one LLM
 )->Usage:
     "Several costs as one"
     result = Usage(prices=usages[0].prices)
-    for usage in usages: result.add(usage.calls, usage.prompt_tokens, usage.completion_tokens, usage.seconds)
+    for usage in usages:
+        result.add(usage.calls, usage.prompt_tokens, usage.completion_tokens, usage.seconds)
     return result
 
-# %% ../nbs/25_plan.ipynb #8a3d5933
+# %% ../nbs/25_plan.ipynb #35691f58
 @dataclass
 class Plan:
     "What a synthesis will take"
@@ -236,14 +246,15 @@ class Plan:
         used = json.loads(rows.info.description)["made"]["used"]
         lines = [f"{'':18}{'expected':>12}{'spent':>12}{'ratio':>8}"]
         for name, expected in self.expected.to_dict().items():
-            if expected: lines.append(f"{name:18}{expected:12,.2f}{used[name]:12,.2f}{used[name]/expected:8.2f}")
+            spent = used[name]
+            if expected: lines.append(f"{name:18}{round(expected, 2):12,}{round(spent, 2):12,}{spent/expected:8.2f}")
         return "\n".join(lines)
 
-# %% ../nbs/25_plan.ipynb #309a6df9
+# %% ../nbs/25_plan.ipynb #724d7749
 def _warn_of_failure(n, run, rates, llm):
-    warnings.warn(f"{llm.name} would stop at about {run.rows:,} of {n:,} rows: {rates.readable:.0%} of its drafts could be "
-                  f"read, and a hint has {rates.in_store:.1f} different questions in store; try a larger model, more "
-                  "question types and seeds, or a smaller n")
+    warnings.warn(f"{llm.name} would stop at about {run.rows:,} of {n:,} rows: {rates.readable:.0%} of its drafts "
+                  f"could be read, and a hint has {rates.in_store:.1f} different questions in store; "
+                  "try a larger model, more question types and seeds, or a smaller n")
 
 def plan(
     criterion:Criterion, # as for `synthesize`, like the rest
@@ -257,8 +268,8 @@ def plan(
     "What `synthesize` with the same arguments will take, from a pilot sample; `LLMError` if no draft can be read"
     check_arguments(criterion, n, seed, temperature, calls, max_tokens)
     llm, n_types = as_llm(llm).connect(), len(criterion.question_types)
-    types = random.Random(seed).sample(criterion.question_types, min(4, n_types))
-    few_types = replace(criterion, question_types=tuple(types))
+    types = tuple(random.Random(seed).sample(criterion.question_types, min(4, n_types)))
+    few_types = replace(criterion, question_types=types)
     with llm.meter() as usage: topics_by_type = topics(few_types, llm, topics_per_type(n), seed)
     topic_batch = Batch(len(types), usage)
     hints = [(question_type, topic) for question_type, found in topics_by_type.items() for topic in found]
@@ -273,4 +284,4 @@ def plan(
     expected = [cost_of([topic_batch], n_types, llm), cost_of(pilot.question_batches, run.calls, llm),
                 cost_of(pilot.draft_batches, run.drafts, llm)]
     sample = [batch.usage for batch in (topic_batch, *pilot.question_batches, *pilot.draft_batches)]
-    return Plan(total(expected), total(sample))
+    return Plan(_total(expected), _total(sample))

@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/synthesis.html.md"""
 __all__ = ['CALLS', 'HINTS_PER_CALL', 'IDEAS_TEMPERATURE', 'MAX_ROUNDS', 'CALLS_PER_UNIT', 'DRAFTS_PER_UNIT', 'MAX_PARTS',
            'make_row', 'seed_of', 'DraftFormat', 'write_drafts', 'QuestionCall', 'question_call', 'ask_questions',
            'TopicCall', 'brainstorm', 'units_together', 'topics', 'questions', 'drafts', 'hints_to_ask',
-           'topics_per_type', 'explain_failure', 'is_exhausted', 'check_arguments', 'total_usage', 'describe_usage',
+           'topics_per_type', 'is_exhausted', 'explain_failure', 'check_arguments', 'total_usage', 'describe_usage',
            'synthesize']
 
 # %% ../nbs/23_synthesis.ipynb #f48fc70e
@@ -34,7 +34,7 @@ from .replies import parse_draft, parse_draft_json, parse_questions, parse_topic
 from .rows import as_rows
 from .store import Memory, Store
 
-# %% ../nbs/23_synthesis.ipynb #4f33e99d
+# %% ../nbs/23_synthesis.ipynb #7c339453
 def _read_draft(replies, parse, max_tokens):
     "The parts of a draft by name; `LLMError` with the reason if they can't be read"
     for reply in replies:
@@ -43,6 +43,8 @@ def _read_draft(replies, parse, max_tokens):
     parts = parse(*replies)
     # half a character, which JSON may hold, becomes a question mark
     return {name: text.encode("utf-8", "replace").decode() for name, text in parts.items()}
+
+def _hash(text, n_digits): return hashlib.sha256(text.encode()).hexdigest()[:n_digits]
 
 def make_row(
     criterion:Criterion, # what the row is about
@@ -53,21 +55,19 @@ def make_row(
 )->dict: # with COLUMNS, or with `raw` and `error` in place of the last three
     "A row with the draft that an LLM's replies hold, or with the replies and the reason why they can't be read"
     question = question_row["question"]
-    row_id = hashlib.sha256(f"{criterion.name}|{question}".encode()).hexdigest()[:12]
-    row = dict(id=row_id, criterion=criterion.name, topic=question_row["topic"],
-               question_type=question_row["question_type"], question=question)
+    row = dict(id=_hash(f"{criterion.name}|{question}", 12), criterion=criterion.name,
+               topic=question_row["topic"], question_type=question_row["question_type"], question=question)
     try: return row | _read_draft(replies, parse, max_tokens)
     except LLMError as e: reason = str(e) or type(e).__name__
     raw = "\n---\n".join(reply for reply in replies if isinstance(reply, str))
     return row | dict(raw=raw, error=reason)
 
-# %% ../nbs/23_synthesis.ipynb #2d1f253f
+# %% ../nbs/23_synthesis.ipynb #e1be690b
 def seed_of(
     *key:Any, # the run's seed, the question, …
 )->int: # from 0 to 2**31-1
     "A seed that depends on the key alone"
-    text = "|".join(map(str, key))
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) >> 1
+    return int(_hash("|".join(map(str, key)), 8), 16) >> 1
 
 # %% ../nbs/23_synthesis.ipynb #b33712f2
 def _ask_once(criterion, llm, questions, **settings):
@@ -83,7 +83,7 @@ def _ask_for_json(criterion, llm, questions, **settings):
     replies = llm.chat(conversations, keep_refused=True, **settings)
     return [[reply] for reply in replies]
 
-# %% ../nbs/23_synthesis.ipynb #d01d9740
+# %% ../nbs/23_synthesis.ipynb #22048208
 def _answer_in(reply):
     "The answer that a reply holds, or None if it holds none or was cut off"
     if isinstance(reply, (Refused, Cut)): return None
@@ -91,21 +91,24 @@ def _answer_in(reply):
     except LLMError: return None
 
 def _ask_in_turns(criterion, llm, questions, max_tokens, temperature, seed):
-    "A first draft; then, greedily, its correction; then, where that differs, what was wrong"
-    def ask(conversations, temperature, drafts=None):
-        "The replies to some conversations, all by the question's index"
-        replies = llm.chat(list(conversations.values()), max_tokens=max_tokens, temperature=temperature,
-                           seed=[seed[i] for i in conversations], drafts=drafts, keep_refused=True)
-        return {i: reply.strip() if type(reply) is str else reply for i, reply in zip(conversations, replies)}
+    "A response; then, greedily, its correction; then, where that differs, what was wrong"
+    replies = [[] for _ in questions]     # to each question, turn by turn
 
-    responses = ask({i: respond_messages(criterion, question) for i, question in enumerate(questions)}, temperature)
-    answers = {i: answer for i, response in responses.items() if (answer := _answer_in(response))}
+    def ask(conversations, temperature, drafts=None):
+        "Add a reply to those of some questions; `conversations` go by the question's index"
+        new = llm.chat(list(conversations.values()), max_tokens=max_tokens, temperature=temperature,
+                       seed=[seed[i] for i in conversations], drafts=drafts, keep_refused=True)
+        for i, reply in zip(conversations, new):
+            if type(reply) is str: reply = reply.strip()
+            replies[i].append(reply)
+
+    ask({i: respond_messages(criterion, question) for i, question in enumerate(questions)}, temperature)
+    answers = {i: answer for i, (reply,) in enumerate(replies) if (answer := _answer_in(reply))}
     requests = {i: correct_messages(criterion, questions[i], answer) for i, answer in answers.items()}
-    corrections = ask(requests, 0, drafts=list(answers.values()))
-    changed = [i for i, correction in corrections.items() if _answer_in(correction) not in (None, answers[i])]
-    critiques = ask({i: critique_messages(criterion, questions[i], answers[i]) for i in changed}, 0)
-    turns = responses, corrections, critiques
-    return [[turn[i] for turn in turns if i in turn] for i in range(len(questions))]
+    ask(requests, 0, drafts=list(answers.values()))
+    changed = {i: answer for i, answer in answers.items() if _answer_in(replies[i][1]) not in (None, answer)}
+    ask({i: critique_messages(criterion, questions[i], answer) for i, answer in changed.items()}, 0)
+    return replies
 
 def _parse_turns(response, correction="", critique=NOTHING):
     "The parts of a draft from the replies of `_ask_in_turns`"
@@ -174,7 +177,7 @@ def question_call(
     examples = rng.sample(sorted(criterion.seeds), min(5, len(criterion.seeds)))
     return QuestionCall(list(dict.fromkeys(hints)), examples, seed)
 
-# %% ../nbs/23_synthesis.ipynb #7b144f59
+# %% ../nbs/23_synthesis.ipynb #6d743a95
 def _unreadable(reply, reason):
     "A row for a reply in which nothing could be read"
     if isinstance(reply, Refused): return dict(raw="", error=str(reply))
@@ -183,9 +186,11 @@ def _unreadable(reply, reason):
 def _whole_lines(reply):
     "The text of a reply, without a last line that was cut off"
     if isinstance(reply, Refused): return ""
-    return reply.rpartition("\n")[0] if isinstance(reply, Cut) else reply
+    if isinstance(reply, Cut): return reply.rpartition("\n")[0]
+    return reply
 
 def _raise_if_all_refused(replies):
+    "Raise the first refusal if there is nothing else"
     if replies and all(isinstance(reply, Refused) for reply in replies): raise replies[0]
 
 def ask_questions(
@@ -238,7 +243,7 @@ def units_together(
     "The number of units that keep an LLM busy"
     return max(1, llm.in_flight//max(1, unit_size))
 
-# %% ../nbs/23_synthesis.ipynb #e453f41a
+# %% ../nbs/23_synthesis.ipynb #a796beec
 def _start(call, in_thread):
     "The `Future` of a call, which is made now, or in a thread that ends with the process"
     future = Future()
@@ -250,7 +255,7 @@ def _start(call, in_thread):
     return future
 
 class _Jobs:
-    "The calls that make the units of a run: a job is one or several units that are made in one call"
+    "The calls that make units: a job is a list of units that are made in one call"
     def __init__(self, llm, store, units, make):
         self.llm, self.store, self.units, self.make = llm, store, units, make
         together = units_together(llm, max(map(len, units.values()), default=1))
@@ -327,7 +332,7 @@ def _topic_calls(criterion, topics_by_type, types, seed, number):
         calls.append(TopicCall(question_type, rng.sample(known, n_known), call_seed))
     return calls
 
-# %% ../nbs/23_synthesis.ipynb #c731bc13
+# %% ../nbs/23_synthesis.ipynb #20591da0
 def _examples_of(unreadable):
     "Some replies that could not be read, for a message"
     return "".join(f"\n  {row['error']}: {row['raw'][:100]!r}" for row in unreadable[:3])
@@ -336,13 +341,13 @@ def _unreadable_in(store, kind):
     "Replies in units of a kind that could not be read"
     return [row for unit, rows in store.units.items() if unit.startswith(kind) for row in rows if "error" in row]
 
-def _only_seeds(criterion, llm, store):
-    "Warn that the LLM named no new topics; `LLMError` if there are no seeds either"
+def _warn_of_seeds(llm, n_seeds, store):
+    "Warn that all topics are seeds; `LLMError` if there are none"
     examples = _examples_of(_unreadable_in(store, "topics"))
-    if not any(question_type in criterion.question_types for question_type, _, _ in criterion.seeds):
+    if not n_seeds:
         raise LLMError(f"{llm.name} wrote no topics that can be read:{examples}\ntry a larger or an instruct model, "
                        "or give criterion.seeds for more types")
-    warnings.warn(f"{llm.name} named no topics beyond the {len(criterion.seeds)} seeds, so all questions will be about "
+    warnings.warn(f"{llm.name} named no topics beyond the {n_seeds} seeds, so all questions will be about "
                   f"those:{examples}\na larger or an instruct model would name more, or give more criterion.seeds")
 
 def topics(
@@ -368,7 +373,7 @@ def topics(
         for row in rows:
             for topic in row["topics"]: by_type[row["type"]].setdefault(topic.lower(), topic)
         if number == 0 and all("error" in row for row in rows): break   # a second round would bring nothing either
-    if types and sum(map(len, by_type.values())) == n_seeds: _only_seeds(criterion, llm, store)
+    if types and sum(map(len, by_type.values())) == n_seeds: _warn_of_seeds(llm, n_seeds, store)
     return {question_type: list(found.values())[:per_type] for question_type, found in by_type.items() if found}
 
 # %% ../nbs/23_synthesis.ipynb #23447021
@@ -423,7 +428,7 @@ def questions(
     unique = {row["question"]: row for row in rows if "question" in row}
     return [row for text, row in unique.items() if not (criterion.exclude and criterion.exclude(text))]
 
-# %% ../nbs/23_synthesis.ipynb #caf81bd4
+# %% ../nbs/23_synthesis.ipynb #ed068502
 DRAFTS_PER_UNIT = 64
 
 def _draft_items(criterion, llm, seed, settings, rows):
@@ -449,8 +454,8 @@ def drafts(
     rows, units = _question_rows(rows), {}
     for i in range(0, len(rows), DRAFTS_PER_UNIT):
         unit_rows = rows[i:i+DRAFTS_PER_UNIT]
-        text = "\n".join(row["question"] for row in unit_rows)
-        units[f"drafts {part} {i//DRAFTS_PER_UNIT} {hashlib.sha256(text.encode()).hexdigest()[:8]}"] = unit_rows
+        content = _hash("\n".join(row["question"] for row in unit_rows), 8)
+        units[f"drafts {part} {i//DRAFTS_PER_UNIT} {content}"] = unit_rows
     settings = dict(temperature=temperature, calls=calls, max_tokens=max_tokens)
     make = partial(_draft_items, criterion, llm, seed, settings)
     return _make_units(llm, store, units, make, COLUMNS, watch)
@@ -485,7 +490,16 @@ def _part_size(store, part, size):
     row = store.rows(unit, _PartSize._fields)[0]
     return _PartSize(row["questions"], row["topics"])
 
-# %% ../nbs/23_synthesis.ipynb #0387c4fd
+# %% ../nbs/23_synthesis.ipynb #ef96adf8
+MAX_PARTS = 12
+
+def is_exhausted(
+    n_hints:int, # that a part asked about
+    n_rows:int, # that it brought
+)->bool:
+    "Did a part bring fewer than one row for a hundred hints?"
+    return n_hints >= 100 and n_rows < n_hints/100
+
 def explain_failure(
     llm:LLM,
     drafts:list, # all that were written
@@ -505,17 +519,7 @@ def explain_failure(
             f"Some of the others:{_examples_of(lost)}\ntry a larger or an instruct model, more demonstrations, "
             "more topics (seeds)" + (" or a smaller n" if n_readable else ""))
 
-# %% ../nbs/23_synthesis.ipynb #79a69dbd
-MAX_PARTS = 12
-
-def is_exhausted(
-    n_hints:int, # that a part asked about
-    n_rows:int, # that it brought
-)->bool:
-    "Did a part bring fewer than one row for a hundred hints?"
-    return n_hints >= 100 and n_rows < n_hints/100
-
-# %% ../nbs/23_synthesis.ipynb #98687ff4
+# %% ../nbs/23_synthesis.ipynb #41d5b314
 @dataclass
 class _Run:
     "A run of `synthesize`: what was asked for, and what there is so far"
@@ -526,12 +530,12 @@ class _Run:
     settings: dict # of drafts: temperature, calls, max_tokens
     store: Store|Memory
     bar: tqdm
-    asked: int = 0    # hints so far
+    n_hints: int = 0  # asked about so far
     per_type: int = 0 # topics of each question type so far
     topics_by_type: dict = field(default_factory=dict)
-    asked_before: set = field(default_factory=set) # questions
+    questions: set = field(default_factory=set)
     all_drafts: list = field(default_factory=list)
-    rows: dict = field(default_factory=dict)       # id → draft, of those that could be read
+    rows: dict = field(default_factory=dict) # id → draft, of those that could be read
 
     def fail(self)->NoReturn:
         unreadable = _unreadable_in(self.store, "questions")
@@ -548,16 +552,16 @@ class _Run:
 
     def make_part(self, part):
         "Topics, if more are needed; questions; drafts. Returns the number of hints that were asked about"
-        n_hints = hints_to_ask(self.n, len(self.rows), self.asked)
-        size = _part_size(self.store, part, _PartSize(n_hints, max(self.per_type, topics_per_type(self.n))))
+        n_questions = hints_to_ask(self.n, len(self.rows), self.n_hints)
+        size = _part_size(self.store, part, _PartSize(n_questions, max(self.per_type, topics_per_type(self.n))))
         self.bar.set_postfix_str(f"asking for {size.questions:,} questions")
-        self.asked += size.questions
+        self.n_hints += size.questions
         if size.topics != self.per_type:
             self.topics_by_type = topics(self.criterion, self.llm, size.topics, self.seed, self.store)
         self.per_type = size.topics
         rows = questions(self.criterion, self.llm, self.topics_by_type, size.questions, self.seed, self.store, part)
-        new = [row for row in rows if row["question"] not in self.asked_before]
-        self.asked_before |= {row["question"] for row in new}
+        new = [row for row in rows if row["question"] not in self.questions]
+        self.questions |= {row["question"] for row in new}
         drafts(self.criterion, self.llm, new, self.seed, self.store, watch=self.take, part=part, **self.settings)
         return size.questions
 
@@ -585,7 +589,7 @@ def check_arguments(
         raise DataError(f"criterion {criterion.name!r} needs at least 2 seeds (question type, topic, question) "
                         f"to show the LLM; it has {len(criterion.seeds)}")
 
-# %% ../nbs/23_synthesis.ipynb #b48e29f2
+# %% ../nbs/23_synthesis.ipynb #f2177352
 def total_usage(
     used:list, # what units cost: dicts, or None
 )->dict[str, float]: # calls, prompt_tokens, completion_tokens, seconds and cost
@@ -613,13 +617,14 @@ def synthesize(
 )->Dataset: # n rows with COLUMNS; drafts that could not be read are in `out`
     "Make `n` rows of question, response, critique and correction"
     check_arguments(criterion, n, seed, temperature, calls, max_tokens)
-    llm, n = as_llm(llm).connect(), int(n)
-    if out is None and n >= 2000:
+    llm, n, seed = as_llm(llm).connect(), int(n), int(seed)
+    if not out and n >= 2000:
         warnings.warn(f"{n:,} rows, and a crash would lose them all: out='a folder' keeps each block as it comes")
     settings = dict(temperature=float(temperature), calls=calls, max_tokens=int(max_tokens))
-    made = dict(llm=llm.name, seed=int(seed), **settings, formats=formats_hash())
+    made = dict(llm=llm.name, seed=seed, **settings, formats=formats_hash())
     meta = dict(criterion=criterion.fingerprint, **made)
-    store = Store(Path(out).expanduser()/"rows.jsonl", meta) if out else Memory(meta)
+    if out: store = Store(Path(out).expanduser()/"rows.jsonl", meta)
+    else: store = Memory(meta)
     with store, tqdm(total=n, desc=f"{criterion.name}: rows", disable=not progress) as bar:
-        rows = _Run(criterion, llm, n, made["seed"], settings, store, bar).make_rows()
+        rows = _Run(criterion, llm, n, seed, settings, store, bar).make_rows()
     return as_rows(rows, criterion, made | dict(n=n, used=total_usage(store.used)))
