@@ -157,7 +157,7 @@ def write_drafts(
     replies = ask(criterion, as_llm(llm), questions, max_tokens=max_tokens, temperature=temperature, seed=seeds)
     return [make_row(criterion, row, row_replies, parse, max_tokens) for row, row_replies in zip(rows, replies)]
 
-# %% ../nbs/23_synthesis.ipynb #14f4c5ea
+# %% ../nbs/23_synthesis.ipynb #4545f997
 HINTS_PER_CALL = 10
 IDEAS_TEMPERATURE = .7   # of topics and questions; the paper has 1, but the tail of a small model is mostly noise
 
@@ -174,7 +174,7 @@ def question_call(
     seed:int, # of the sampling
 )->QuestionCall:
     "A call about each of the hints, which shows up to five seeds as examples"
-    examples = rng.sample(sorted(criterion.seeds), min(5, len(criterion.seeds)))
+    examples = rng.sample(sorted(map(tuple, criterion.seeds)), min(5, len(criterion.seeds)))
     return QuestionCall(list(dict.fromkeys(hints)), examples, seed)
 
 # %% ../nbs/23_synthesis.ipynb #6d743a95
