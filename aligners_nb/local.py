@@ -1,4 +1,4 @@
-"""Hugging Face models, loaded once and shared, and `LocalLLM` on the engine.
+"""Hugging Face models in this process, as an LLM like any other.
 
 Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 
@@ -7,76 +7,236 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['LocalLLM', 'as_llm']
 
-# %% ../nbs/15_local.ipynb #7e80c8cc
+# %% ../nbs/15_local.ipynb #9eceafc8
+import numpy as np
+import re
 import time
+import torch
 from fastcore.basics import patch
 from pathlib import Path
-from .base import adapter_id, attach, load
+from .base import Base, as_base, display_name
+from .criterion import DataError
 from .decode import generate
 from .dialogue import Dialogue
 from .endpoint import Endpoint
-from .llm import LLM, Cut, Refused
+from .llm import LLM, CallableLLM, Cut, Refused
+from .prompts import conversation
 
-# %% ../nbs/15_local.ipynb #c3b38f92
+# %% ../nbs/15_local.ipynb #75947c55
 class LocalLLM(LLM):
-    "A Hugging Face causal LM in this process"
+    "A causal LM in this process"
     drafted = True
     def __init__(self,
-        name, # "town", a folder, or a hub id
-        adapter=None, # the folder of a PEFT adapter to answer through
-        batch_size:int|None=None, # answers at a time; None: as many as memory has room for
+        base, # a `Base`, "town", a folder, a .gguf file or a hub id
+        adapter=None, # what to answer through: the folder of a saved adapter, or the name of one that is on the base
+        batch_size:int|None=None, # replies at a time; None: as many as memory has room for
     ):
         super().__init__()
-        self.base, self.batch_size, self.adapter = name, batch_size, adapter and adapter_id(adapter)
-        self.name = Path(name).name if Path(name).is_dir() else str(name)
-        if adapter: self.name += f"+{self.adapter}"          # what it writes is not what the base writes
-        self.prefixes = {}                                   # keys and values of what prompts begin with
-        self.dialogue = Dialogue(load(name)[1])
-        if adapter and self.adapter not in getattr(load(name)[0], "peft_config", {}): attach(name, adapter, self.adapter)
+        self.base, self.batch_size = as_base(base), batch_size
+        self.adapter = adapter
+        if adapter is not None and adapter not in self.base.adapters: self.adapter = self.base.add_adapter(adapter)
+        self.dialogue = Dialogue(self.base.tokenizer(self.adapter))
+        # what it writes through an adapter is not what the base writes
+        self.name = display_name(self.base) + (f"+{self.adapter}" if self.adapter else "")
+        self.prefixes = {}              # keys and values of what prompts begin with
+        self._prefixes_of = None        # the weights for which they were computed
 
-@patch(as_prop=True)
-def room(self:LocalLLM)->int: # tokens of context
-    "The longest prompt and reply that the model can hold"
-    return getattr(load(self.base)[0].config, "max_position_embeddings", None) or 10**6
+# %% ../nbs/15_local.ipynb #504c7a78
+def _groups(
+    limits:dict, # row → the most tokens of its reply
+    context_left:dict, # row → the most tokens that the model has left for one
+)->list: # lists of rows
+    "Rows that one call of the engine may take, short replies first"
+    groups = []
+    for row in sorted(limits, key=lambda row: (limits[row], row)):
+        if not groups or limits[row] > left_in_group:
+            groups.append([])
+            left_in_group = context_left[row]
+        groups[-1].append(row)
+        left_in_group = min(left_in_group, context_left[row])
+    return groups
 
-# %% ../nbs/15_local.ipynb #dd2939c9
+# %% ../nbs/15_local.ipynb #220492b4
+@patch
+def _engine(self:LocalLLM, rows, limit, prompts, seeds, temperature, stop, drafts):
+    "The ids that the engine writes for some rows"
+    tok = self.dialogue.tok
+    def is_ended(ids): return any(text in tok.decode(ids[-12:]) for text in stop)
+    draft_ids = [self.dialogue.answer_ids(drafts[row]) for row in rows] if drafts else None
+    with self.base.using(self.adapter) as model:
+        self._forget_old_prefixes()
+        return generate(model, [prompts[row] for row in rows], limit, self.dialogue.stop_ids, is_ended if stop else None,
+                        temperature, [seeds[row] for row in rows], [self.adapter]*len(rows), self.batch_size,
+                        drafts=draft_ids, prefixes=self.prefixes)
+
+@patch
+def _forget_old_prefixes(self:LocalLLM):
+    "Empty the cache of prefixes if the adapter was trained since it was filled"
+    weights = self.base.adapter_parameters(self.adapter).values() if self.adapter else ()
+    now = [(weight.data_ptr(), weight._version) for weight in weights]
+    if now != self._prefixes_of: self.prefixes.clear()
+    self._prefixes_of = now
+
+# %% ../nbs/15_local.ipynb #f105bf00
+@patch
+def _reply(self:LocalLLM, ids, limit):
+    "Written ids as a text; a `Cut` if they reached the limit"
+    text = self.dialogue.tok.decode(ids[:limit], skip_special_tokens=True)
+    return Cut(text) if len(ids) >= limit else text
+
+@patch
+def _refusal(self:LocalLLM, prompt, name):
+    "The `Refused` of a prompt that can't be answered, or None"
+    if isinstance(prompt, Refused): return Refused(f"{name}: {prompt}")
+    if len(prompt) < self.base.context_length: return None
+    return Refused(f"{name} has {len(prompt):,} tokens, {self.name} holds {self.base.context_length:,}: "
+                   "shorten it, or use fewer demonstrations")
+
 @patch
 def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, drafts=None):
-    "The replies to lists of token ids, or a `Refused` where the model has no room"
-    t, (model, tok) = time.time(), load(self.base)
-    too_long = lambda n: Refused(f"the prompt has {n:,} tokens, {self.name} holds {self.room:,}: shorten it, or use fewer demonstrations")
-    out = [too_long(len(p)) if len(p) >= self.room else None for p in prompts]
-    ends = (lambda ids: any(s in tok.decode(ids[-12:]) for s in stop)) if stop else None
-    room = {i: min(max_tokens[i], self.room-len(p)) for i,p in enumerate(prompts) if not out[i]}
-    for k in sorted(set(room.values())):                        # a long prompt leaves itself little room, and its neighbours theirs
-        at = [i for i,r in room.items() if r==k]
-        begun = drafts and [self.dialogue.answer_ids(drafts[i]) for i in at]
-        new = generate(model, [prompts[i] for i in at], k, self.dialogue.stop_ids, ends, temperature, [seeds[i] for i in at],
-                       [self.adapter]*len(at), self.batch_size, drafts=begun, prefixes=self.prefixes)
-        for i,o in zip(at, new): out[i] = o
-    self.usage.add(len(room), sum(len(prompts[i]) for i in room), sum(len(out[i]) for i in room), time.time()-t)
-    text = lambda ids, most: (Cut if len(ids)==most else str)(tok.decode(ids, skip_special_tokens=True))
-    return [text(o, room[i]) if i in room else o for i,o in enumerate(out)]
+    "A reply, or a `Refused`, for each list of token ids"
+    start = time.time()
+    names = [f"prompt {i}" for i in range(len(prompts))] if len(prompts) > 1 else ["the prompt"]
+    replies = [self._refusal(prompt, name) for prompt, name in zip(prompts, names)]
+    context_left = {row: self.base.context_length - len(prompts[row]) for row, refusal in enumerate(replies) if refusal is None}
+    limits = {row: min(max_tokens[row], left) for row, left in context_left.items()}
+    n_written = 0
+    for rows in _groups(limits, context_left):
+        longest = max(limits[row] for row in rows)
+        for row, ids in zip(rows, self._engine(rows, longest, prompts, seeds, temperature, stop, drafts)):
+            replies[row] = self._reply(ids, limits[row])
+            n_written += min(len(ids), limits[row])
+    self.usage.add(len(limits), sum(len(prompts[row]) for row in limits), n_written, time.time()-start)
+    return replies
 
-# %% ../nbs/15_local.ipynb #be1391f9
+# %% ../nbs/15_local.ipynb #1552f8a4
 @patch
-def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
-    tok = self.dialogue.tok
-    ids = [tok(p, split_special_tokens=True)["input_ids"] or [tok.bos_token_id or tok.eos_token_id] for p in prompts]
-    if ids and tok.eos_token_id is not None:   # some tokenizers close what they encode
-        ids = [i[:-1] if len(i) > 1 and i[-1]==tok.eos_token_id else i for i in ids]
-    return self._generate(ids, max_tokens, temperature, stop, seeds)
+def _prompt_ids(self:LocalLLM, messages):
+    "The ids of a conversation, or a `Refused` if the chat template does not take it"
+    try: return self.dialogue.ids(messages, reply=True)
+    except DataError as e: return Refused(str(e))
 
 @patch
 def _chat(self:LocalLLM, conversations, max_tokens, temperature, stop, seeds, drafts=None):
-    return self._generate([self.dialogue.ids(c, reply=True) for c in conversations], max_tokens, temperature, stop, seeds, drafts)
+    prompts = [self._prompt_ids(messages) for messages in conversations]
+    return self._generate(prompts, max_tokens, temperature, stop, seeds, drafts)
 
-# %% ../nbs/15_local.ipynb #26efc860
+# %% ../nbs/15_local.ipynb #a85b0737
+@patch
+def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
+    tok = self.dialogue.tok
+    first_id = tok.eos_token_id if tok.bos_token_id is None else tok.bos_token_id
+    prompt_ids = []
+    for prompt in prompts:
+        ids = tok(prompt, split_special_tokens=True)["input_ids"] or [first_id]
+        is_closed = len(ids) > 1 and ids[-1] == tok.eos_token_id
+        prompt_ids.append(ids[:-1] if is_closed else ids)
+    return self._generate(prompt_ids, max_tokens, temperature, stop, seeds)
+
+# %% ../nbs/15_local.ipynb #cd516274
+@patch
+def count_tokens(self:LocalLLM,
+    text:str,
+)->int: # exact
+    "The number of tokens of a text inside a conversation"
+    return len(self.dialogue.text_ids(text))
+
+@patch
+def context_left(self:LocalLLM,
+    messages:str|list, # a text or a conversation
+)->int: # may be negative
+    "The number of tokens left for a reply after this conversation; `DataError` if the chat template refuses it"
+    return self.base.context_length - len(self.dialogue.ids(conversation(messages), reply=True))
+
+# %% ../nbs/15_local.ipynb #5617c15d
+def _first_ids(dialogue, texts, prefix):
+    "The ids of a reply up to the first token of each text, and those tokens"
+    prefix_ids = dialogue.answer_ids(prefix) if prefix else []
+    replies = [dialogue.answer_ids(prefix+text) for text in texts]
+    n_shared = 0      # a tokenizer may join the end of the prefix with a text
+    while n_shared < len(prefix_ids) and all(ids[n_shared:n_shared+1] == prefix_ids[n_shared:n_shared+1] for ids in replies): n_shared += 1
+    if empty := [text for text, ids in zip(texts, replies) if len(ids) == n_shared]: raise DataError(f"the text {empty[0]!r} has no tokens")
+    first_ids = [ids[n_shared] for ids in replies]
+    for i, token in enumerate(first_ids):
+        if token in first_ids[:i]:
+            raise DataError(f"{texts[first_ids.index(token)]!r} and {texts[i]!r} begin with the same token of {type(dialogue.tok).__name__}: "
+                            "give texts that differ at once")
+    return prefix_ids[:n_shared], first_ids
+
+def _last_logits(model, prompts, pad):
+    "The logits behind each prompt: (prompts, vocabulary)"
+    longest = max(map(len, prompts))
+    ids = torch.tensor([prompt + [pad]*(longest-len(prompt)) for prompt in prompts], device=model.device)
+    mask = torch.tensor([[1]*len(prompt) + [0]*(longest-len(prompt)) for prompt in prompts], device=model.device)
+    ends = torch.tensor([len(prompt)-1 for prompt in prompts], device=model.device)
+    places, place_of_row = ends.unique(return_inverse=True)
+    logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=places).logits    # (prompts, places, vocabulary)
+    return logits[torch.arange(len(prompts), device=model.device), place_of_row]
+
+# %% ../nbs/15_local.ipynb #a77dd93b
+@patch
+@torch.inference_mode()
+def first_token_logprobs(self:LocalLLM,
+    conversations:list, # texts or lists of messages
+    texts:list[str], # what a reply may begin with
+    prefix:str="", # the beginning of each reply, which comes before these texts
+)->np.ndarray: # (conversations, texts); NaN for a conversation that is too long or refused
+    "The log-probability that a reply, after `prefix`, goes on with the first token of each text"
+    start = time.time()
+    prefix_ids, first_ids = _first_ids(self.dialogue, texts, prefix)
+    prompts = [self._prompt_ids(conversation(each)) for each in conversations]
+    rows = [row for row, prompt in enumerate(prompts) if self._refusal(prompt, "") is None]
+    prompts = {row: prompts[row]+prefix_ids for row in rows}
+    rows = sorted((row for row in rows if len(prompts[row]) <= self.base.context_length), key=lambda row: -len(prompts[row]))
+    logprobs = np.full((len(conversations), len(texts)), np.nan)
+    size = self.batch_size or 16
+    with self.base.using(self.adapter) as model:
+        for batch in (rows[i:i+size] for i in range(0, len(rows), size)):
+            logits = _last_logits(model, [prompts[row] for row in batch], self.dialogue.tok.pad_token_id or 0)
+            logprobs[batch] = logits.float().log_softmax(-1)[:, first_ids].cpu().numpy()
+    self.usage.add(len(rows), sum(len(prompts[row]) for row in rows), 0, time.time()-start)
+    return logprobs
+
+# %% ../nbs/15_local.ipynb #455dd3e7
+@patch
+def to_dict(self:LocalLLM)->dict:
+    "The settings from which `as_llm` makes this LLM again"
+    folder = self.base.adapters[self.adapter] if self.adapter else None
+    if self.base.path is None: raise DataError(f"{self.name} can't be found again: it was made in this process. Save the model and load it")
+    if self.adapter and folder is None: raise DataError(f"the adapter {self.adapter!r} lies in no folder: save it first, and load it from there")
+    return dict(type="LocalLLM", base=self.base.name, adapter=folder, batch_size=self.batch_size)
+
+# %% ../nbs/15_local.ipynb #9944d79e
+_API_ADDRESSES = {"claude": "https://api.anthropic.com/v1", "gemini": "https://generativelanguage.googleapis.com/v1beta/openai"}
+_API_MODELS = re.compile(r"(chatgpt|gpt-[345]|o[1345](-|$)|claude|gemini|grok|deepseek-(chat|reasoner)|mistral-(large|medium|small))[^/]*", re.I)
+
+def _check_no_api_model(name):
+    "`DataError` for the name of a model that only an API has"
+    if not _API_MODELS.fullmatch(name) or Path(name).exists(): return
+    address = next((url for maker, url in _API_ADDRESSES.items() if name.lower().startswith(maker)), "https://api.openai.com/v1")
+    raise DataError(f"{name!r} is a model of an API, and an API needs its address too: Endpoint({address!r}, model={name!r}). "
+                    "The key comes from the environment, OPENAI_API_KEY unless key_env= says otherwise")
+
+def _from_dict(settings):
+    "The LLM that `to_dict` described"
+    kinds = dict(LocalLLM=LocalLLM, Endpoint=Endpoint)
+    settings = dict(settings)
+    kind = settings.pop("type", None)
+    if kind not in kinds: raise DataError(f"the settings of an LLM have a type, one of {list(kinds)}; got {kind!r}")
+    return kinds[kind](**settings)
+
+# %% ../nbs/15_local.ipynb #c45d4b57
 def as_llm(
-    x, # an `LLM`, "town", a hub id, a folder, or a server's address "http://…/v1"
+    llm, # an `LLM`, "town", a hub id, a folder, a .gguf file, a `Base`, an address "http://…/v1", a function or a dict of `to_dict`
 )->LLM:
-    "An LLM from its name"
-    if isinstance(x, LLM): return x
-    if not isinstance(x, (str, Path)):
-        raise TypeError(f"an LLM is given as 'town', a hub id, a folder, 'http://…/v1' or an LLM object; got {x!r:.60}")
-    return Endpoint(str(x)) if str(x).startswith(("http://", "https://")) else LocalLLM(x)
+    "An LLM from whatever stands for one"
+    if isinstance(llm, LLM): return llm
+    if isinstance(llm, Base): return LocalLLM(llm)
+    if isinstance(llm, dict): return _from_dict(llm)
+    if isinstance(llm, (str, Path)):
+        if str(llm).startswith(("http://", "https://")): return Endpoint(str(llm))
+        _check_no_api_model(str(llm))
+        return LocalLLM(llm)
+    if callable(llm): return CallableLLM(llm)
+    raise TypeError("an LLM is given as 'town', a hub id, a folder, a .gguf file, 'http://…/v1', a function from messages to a text, "
+                    f"or an LLM object; got {llm!r:.60}")
