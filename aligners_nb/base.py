@@ -9,7 +9,7 @@ __all__ = ['AUTO_CLASSES', 'small_model', 'Base', 'display_name', 'model_path', 
            'as_base', 'AdapterFiles', 'unique_name', 'adapter_id', 'context_length', 'weights_hash', 'base_hash',
            'load', 'attach', 'check_base']
 
-# %% ../nbs/14_base.ipynb #7a495a30
+# %% ../nbs/14_base.ipynb #c1a08275
 import copy
 import gc
 import hashlib
@@ -18,6 +18,7 @@ import importlib.util
 import itertools
 import json
 import re
+import struct
 import threading
 import torch
 import transformers
@@ -27,6 +28,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fastcore.basics import patch
+from functools import cached_property
 from pathlib import Path
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -60,7 +62,7 @@ def small_model(
     tok.save_pretrained(folder)
     return str(folder)
 
-# %% ../nbs/14_base.ipynb #d58c49aa
+# %% ../nbs/14_base.ipynb #b0a2201a
 class Base:
     "A model with its tokenizer, adapters and lock, shared by all objects that use the model"
     def __init__(self,
@@ -75,7 +77,6 @@ class Base:
         self._model = model      # the model, or the `PeftModel` around it while there are adapters
         self._toks = {}          # name of an adapter → the tokenizer that its folder brings
         self._switched_on = []   # an entry for each `using` block that runs now
-        self._weights_hash = None
 
     @property
     def model(self)->Any:
@@ -100,10 +101,10 @@ class Base:
     @property
     def dtype(self)->torch.dtype: return self.model.dtype
 
-    @property
+    @cached_property
     def context_length(self)->int: # tokens
         "The longest input that the model can read"
-        return context_length(self.model, self.tok)
+        with self.lock: return context_length(self.model, self.tok)
 
     @property
     def heads(self)->list: # names of modules
@@ -117,11 +118,10 @@ class Base:
         config = self.model.config
         return [config.id2label[i] for i in range(config.num_labels)]
 
-    @property
+    @cached_property
     def weights_hash(self)->str: # 12 hex digits
         "A hash of the base's own weights, whatever adapters are on it"
-        if self._weights_hash is None: self._weights_hash = base_hash(self.model)
-        return self._weights_hash
+        with self.lock: return base_hash(self.model)
 
     def __repr__(self):
         if self.is_released: return f"Base({display_name(self)!r}, released)"
@@ -148,14 +148,14 @@ def model_path(
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() else str(name)
 
-# %% ../nbs/14_base.ipynb #d2312b7e
+# %% ../nbs/14_base.ipynb #6a983f34
 def _not_loaded(name, kind, error):
     "The `DataError` of a model that can't be loaded, with the first line of the reason"
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return DataError(f"can't load {str(name)!r} as {kind}. {_HOW_TO_NAME}. ({reason:.160})")
 
 # errors with which transformers, tokenizers and safetensors say that a folder does not hold what they expect
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, AttributeError, SafetensorError)
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError, struct.error, SafetensorError)
 
 def _check_no_adapter(path, name):
     "`DataError` for the folder of an adapter: transformers would silently load its base"
@@ -184,7 +184,7 @@ def model_type(
     try: return AutoConfig.from_pretrained(place, **options).model_type
     except _LOADING_ERRORS as e: raise _not_loaded(name, "a model", e) from None
 
-# %% ../nbs/14_base.ipynb #69b45a64
+# %% ../nbs/14_base.ipynb #9c7d1659
 AUTO_CLASSES = dict(causal=AutoModelForCausalLM, classifier=AutoModelForSequenceClassification)
 
 def _check_writes(model, missing, name):
@@ -198,17 +198,21 @@ def _check_writes(model, missing, name):
                         f"{' and others' if len(missing) > 1 else ''}. Give a model that was saved with its language-model head")
 
 def check_tokens(
-    tok, # a tokenizer
+    tok:Any, # a transformers tokenizer
     n_rows:int, # of the embedding
     where:str, # whose tokenizer it is, for the error
 ):
-    "Each token has a row in the embedding: `DataError` if one has none; a padding token, which nobody reads, is replaced"
-    outside = {token for token, i in tok.get_vocab().items() if i >= n_rows}
-    if tok.pad_token in outside or tok.pad_token_id is None:
-        outside -= {tok.pad_token}
-        tok.pad_token = tok.eos_token or tok.unk_token
-    if outside:
-        raise DataError(f"the tokenizer of {where} has {len(outside)} tokens for which the model has no weights, such as {min(outside)!r}: "
+    "`DataError` if a text may hold a token that has no row in the embedding; a padding token without one is replaced"
+    outside = {token: i for token, i in tok.get_vocab().items() if i >= n_rows}
+    if tok.pad_token_id is None or tok.pad_token in outside: tok.pad_token = tok.eos_token or tok.unk_token
+    if not outside: return
+    written = {tok.eos_token_id, *tok("a")["input_ids"]}
+    special = {token.content for token in tok.added_tokens_decoder.values() if token.special}
+    if tok.bos_token_id not in written and tok.bos_token in outside: tok.bos_token = None
+    # a special token does no harm that nobody writes: in texts of users it is spelled out
+    in_texts = [token for token, i in outside.items() if token not in special or i in written or token in (tok.chat_template or "")]
+    if in_texts:
+        raise DataError(f"the tokenizer of {where} has tokens for which the model for which the model has no weights, such as {min(in_texts)!r}: "
                         f"the embedding has {n_rows} rows. Call model.resize_token_embeddings(len(tok)) and save the model again")
 
 # %% ../nbs/14_base.ipynb #cc2bbe75
@@ -482,7 +486,7 @@ def _switch(model, adapter):
         model.set_adapter(adapter)
     for parameter, requires_grad in trainable: parameter.requires_grad_(requires_grad)
 
-# %% ../nbs/14_base.ipynb #4df73e38
+# %% ../nbs/14_base.ipynb #67ca184a
 @patch
 def _check_new_name(self:Base, name):
     if name in self.adapters: raise DataError(f"an adapter called {name!r} is on {display_name(self)} already: choose another name")
@@ -512,7 +516,8 @@ def adapter_parameters(self:Base,
     name:str, # of an adapter
 )->dict: # name → tensor
     "The weights of one adapter, with those of the heads that it brings"
-    return {key: parameter for key, parameter in self.model.named_parameters()
+    with self.lock: parameters = list(self.model.named_parameters())
+    return {key: parameter for key, parameter in parameters
             if f".{name}." in f"{key}." and any(part in key for part in _OF_ADAPTERS)}
 
 # %% ../nbs/14_base.ipynb #b3d0fea7
