@@ -9,7 +9,7 @@ __all__ = ['AUTO_CLASSES', 'small_model', 'Base', 'display_name', 'model_path', 
            'as_base', 'AdapterFiles', 'unique_name', 'adapter_id', 'context_length', 'weights_hash', 'base_hash',
            'load', 'attach', 'check_base']
 
-# %% ../nbs/14_base.ipynb #c1a08275
+# %% ../nbs/14_base.ipynb #375b075e
 import copy
 import gc
 import hashlib
@@ -33,13 +33,14 @@ from pathlib import Path
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from typing import Any, NamedTuple
 from .criterion import DataError
 from .dialogue import small_tokenizer, small_word_tokenizer
 
-# %% ../nbs/14_base.ipynb #52876a96
+# %% ../nbs/14_base.ipynb #e103c772
 def small_model(
     folder, # where to save it
     kind:str="llama", # a model type of transformers, such as "gpt2" or "bert"
@@ -50,11 +51,12 @@ def small_model(
     "A model of two small layers with random weights and a tokenizer, saved to a folder"
     is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     tok = small_word_tokenizer() if is_encoder else small_tokenizer(template)
-    ours = dict(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-                max_position_embeddings=1024, bos_token_id=None, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id)
+    sizes = dict(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                 max_position_embeddings=1024)
+    ids = dict(bos_token_id=None, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id)
     auto_class = AutoModelForMaskedLM if is_encoder else AutoModelForCausalLM
     torch.manual_seed(seed)
-    model = auto_class.from_config(AutoConfig.for_model(kind, **{**ours, **config}))
+    model = auto_class.from_config(AutoConfig.for_model(kind, **{**sizes, **ids, **config}))
     for parameter in model.parameters():
         # larger than transformers draws them: replies then depend on the prompt
         if parameter.ndim > 1: torch.nn.init.normal_(parameter, std=.3)
@@ -62,7 +64,7 @@ def small_model(
     tok.save_pretrained(folder)
     return str(folder)
 
-# %% ../nbs/14_base.ipynb #b0a2201a
+# %% ../nbs/14_base.ipynb #c1cfbf51
 class Base:
     "A model with its tokenizer, adapters and lock, shared by all objects that use the model"
     def __init__(self,
@@ -74,7 +76,7 @@ class Base:
         self.tok, self.kind, self.path = tok, kind, path
         self.lock = threading.RLock()
         self.adapters = {}       # name → the folder that it was loaded from; None: it was made here
-        self._model = model      # the model, or the `PeftModel` around it while there are adapters
+        self._model:Any = model  # the model, or the `PeftModel` around it while there are adapters
         self._toks = {}          # name of an adapter → the tokenizer that its folder brings
         self._switched_on = []   # an entry for each `using` block that runs now
 
@@ -125,8 +127,9 @@ class Base:
 
     def __repr__(self):
         if self.is_released: return f"Base({display_name(self)!r}, released)"
+        dtype = str(self.dtype).removeprefix("torch.")
         adapters = f", adapters: {', '.join(self.adapters)}" if self.adapters else ""
-        return f"Base({display_name(self)!r}, {self.kind}, {str(self.dtype).removeprefix('torch.')} on {self.device}{adapters})"
+        return f"Base({display_name(self)!r}, {self.kind}, {dtype} on {self.device}{adapters})"
 
 def display_name(
     base, # a `Base`, or the name of one
@@ -135,27 +138,32 @@ def display_name(
     name = base.name if isinstance(base, Base) else str(base)
     return Path(name).name if Path(name).exists() else name
 
-# %% ../nbs/14_base.ipynb #54f8842a
-_HOW_TO_NAME = "Give 'town', a folder with config.json and *.safetensors, a .gguf file, or a hub id such as 'Qwen/Qwen3-0.6B'"
+# %% ../nbs/14_base.ipynb #393f2502
+_HOW_TO_NAME = ("Give 'town', a folder with config.json and *.safetensors, a .gguf file, "
+                "or a hub id such as 'Qwen/Qwen3-0.6B'")
 
 def model_path(
     name, # "town", a folder, a .gguf file or a hub id
 )->str: # an absolute path, or a hub id
     "The place of a model"
-    if isinstance(name, Base): return name.path
-    if not isinstance(name, (str, Path)): raise TypeError(f"a model is a name or a Base; got {name!r:.60}. {_HOW_TO_NAME}")
+    if isinstance(name, Base):
+        if name.path is None: raise DataError(f"{name!r} was made in this process and lies nowhere: save it first")
+        return name.path
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f"a model is a name or a Base; got {name!r:.60}. {_HOW_TO_NAME}")
     if str(name) == "town": return str(importlib.resources.files("aligners_nb")/"town_weights"/"lm")
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() else str(name)
 
-# %% ../nbs/14_base.ipynb #6a983f34
+# %% ../nbs/14_base.ipynb #a5b34dd3
 def _not_loaded(name, kind, error):
     "The `DataError` of a model that can't be loaded, with the first line of the reason"
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return DataError(f"can't load {str(name)!r} as {kind}. {_HOW_TO_NAME}. ({reason:.160})")
 
 # errors with which transformers, tokenizers and safetensors say that a folder does not hold what they expect
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError, struct.error, SafetensorError)
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError, struct.error,
+                   SafetensorError)
 
 def _check_no_adapter(path, name):
     "`DataError` for the folder of an adapter: transformers would silently load its base"
@@ -165,26 +173,28 @@ def _check_no_adapter(path, name):
     raise DataError(f"{str(name)!r} is an adapter, no model: give its base and the adapter, "
                     f"LocalLLM({base!r}, adapter={str(name)!r})")
 
-# %% ../nbs/14_base.ipynb #98eec9fa
-def _source(path):
+# %% ../nbs/14_base.ipynb #ebb2d0ae
+def _source(path:str)->tuple[str, dict[str, Any]]:
     "The arguments of `from_pretrained` that find a model: its place, and of a GGUF file its name"
     if not path.endswith(".gguf"): return path, {}
     if not Path(path).is_file(): raise DataError(f"no file lies at {path!r}. {_HOW_TO_NAME}")
     if importlib.util.find_spec("gguf") is None:
-        raise DataError(f"{path!r} is a GGUF file, and reading it needs the package gguf: pip install 'aligners-nb[gguf]'")
+        raise DataError(f"{path!r} is a GGUF file, and reading it needs the package gguf: "
+                        "pip install 'aligners-nb[gguf]'")
     return str(Path(path).parent), dict(gguf_file=Path(path).name)
 
 def model_type(
     name, # a `Base`, "town", a folder, a .gguf file or a hub id
 )->str: # such as "llama" or "bert"
     "The architecture of a model, read from its config"
+    if isinstance(name, Base): return name.model.config.model_type
     path = model_path(name)
     _check_no_adapter(path, name)
     place, options = _source(path)
     try: return AutoConfig.from_pretrained(place, **options).model_type
     except _LOADING_ERRORS as e: raise _not_loaded(name, "a model", e) from None
 
-# %% ../nbs/14_base.ipynb #9c7d1659
+# %% ../nbs/14_base.ipynb #18349ad8
 AUTO_CLASSES = dict(causal=AutoModelForCausalLM, classifier=AutoModelForSequenceClassification)
 
 def _check_writes(model, missing, name):
@@ -194,8 +204,8 @@ def _check_writes(model, missing, name):
         raise DataError(f"{display_name(name)!r} is an encoder ({config.model_type}) and can't write text. "
                         "Encoders serve as the base of inspectors; give a causal LM here")
     if missing:
-        raise DataError(f"{display_name(name)!r} is no whole causal LM: its weights lack {min(missing)}"
-                        f"{' and others' if len(missing) > 1 else ''}. Give a model that was saved with its language-model head")
+        raise DataError(f"{display_name(name)!r} is no whole causal LM: its weights lack {min(missing)}. "
+                        "Give a model that was saved with its language-model head")
 
 def check_tokens(
     tok:Any, # a transformers tokenizer
@@ -209,13 +219,15 @@ def check_tokens(
     written = {tok.eos_token_id, *tok("a")["input_ids"]}
     special = {token.content for token in tok.added_tokens_decoder.values() if token.special}
     if tok.bos_token_id not in written and tok.bos_token in outside: tok.bos_token = None
-    # a special token does no harm that nobody writes: in texts of users it is spelled out
-    in_texts = [token for token, i in outside.items() if token not in special or i in written or token in (tok.chat_template or "")]
-    if in_texts:
-        raise DataError(f"the tokenizer of {where} has tokens for which the model for which the model has no weights, such as {min(in_texts)!r}: "
-                        f"the embedding has {n_rows} rows. Call model.resize_token_embeddings(len(tok)) and save the model again")
+    template = tok.chat_template or ""
+    # a special token that nobody writes does no harm: in a user's text it is spelled out
+    unread = {token for token, i in outside.items() if token in special and i not in written and token not in template}
+    if in_texts := outside.keys() - unread:
+        raise DataError(f"the tokenizer of {where} has tokens for which the model has no weights, such as "
+                        f"{min(in_texts)!r}: the embedding has {n_rows} rows. "
+                        "Call model.resize_token_embeddings(len(tok)) and save the model again")
 
-# %% ../nbs/14_base.ipynb #cc2bbe75
+# %% ../nbs/14_base.ipynb #2d591b18
 _SENTENCEPIECE_FILES = "tokenizer.model", "spm.model", "spiece.model", "sentencepiece.bpe.model"
 
 def load_tokenizer(
@@ -229,17 +241,17 @@ def load_tokenizer(
         has_file = any((Path(path)/file).is_file() for file in _SENTENCEPIECE_FILES)
         missing = [package for package in ("sentencepiece", "google.protobuf") if not _is_installed(package)]
         if missing and (has_file or re.search("sentencepiece|protobuf|tiktoken", str(e), re.I)):
-            raise DataError(f"the tokenizer of {display_name(name)!r} is a SentencePiece file, and reading it needs a package "
-                            "that is not installed: pip install sentencepiece protobuf") from None
+            raise DataError(f"the tokenizer of {display_name(name)!r} is a SentencePiece file, and reading it needs "
+                            "a package that is not installed: pip install sentencepiece protobuf") from None
         raise _not_loaded(name, "a tokenizer", e) from None
 
 def _is_installed(package):
     try: return importlib.util.find_spec(package) is not None
     except ModuleNotFoundError: return False               # the parent of a package such as google.protobuf
 
-# %% ../nbs/14_base.ipynb #1b7ff5d1
+# %% ../nbs/14_base.ipynb #202006a9
 def _heads(model, new_keys):
-    "The parts of a classifier that are learned and saved whole: those that are new, and those called so; no part of a part"
+    "The outermost parts of a classifier that are learned and saved whole: those that are new, and those called a head"
     called_so = {name for name, _ in model.named_modules() if name.endswith(("classifier", "score"))}
     names = {key.rpartition(".")[0] for key in new_keys} | called_so
     return sorted(name for name in names if not any(name.startswith(f"{other}.") for other in names))
@@ -251,9 +263,10 @@ def _check_head(model, new_keys, heads, own_labels, name):
                         "Give a classifier that was trained, or train an inspector on this model")
     in_head = tuple(f"{head}." for head in heads)
     if wrong := [key for key in new_keys if not key.startswith(in_head)]:
-        raise DataError(f"can't load {display_name(name)!r}: {min(wrong)} has another size than its config says. Save the model again")
+        raise DataError(f"can't load {display_name(name)!r}: {min(wrong)} has another size than its config says. "
+                        "Save the model again")
 
-# %% ../nbs/14_base.ipynb #8e029781
+# %% ../nbs/14_base.ipynb #f0f264ba
 def _load_model(path, name, kind, dtype, labels):
     "A model on the CPU, as its files have it"
     place, options = _source(path)
@@ -264,8 +277,9 @@ def _load_model(path, name, kind, dtype, labels):
         if gguf_config: options["quantization_config"] = gguf_config(dequantize=True)
     else: options["use_safetensors"] = True
     if kind == "classifier" and labels != "own": options |= dict(num_labels=labels, ignore_mismatched_sizes=True)
-    try: model, info = AUTO_CLASSES[kind].from_pretrained(place, **options)
+    try: loaded:Any = AUTO_CLASSES[kind].from_pretrained(place, **options)
     except _LOADING_ERRORS as e: raise _not_loaded(name, f"a {kind} model", e) from None
+    model, info = loaded
     missing = set(info["missing_keys"])
     if kind == "causal": _check_writes(model, missing, name)
     else:
@@ -281,7 +295,7 @@ def _as_ordinary(model):
     del model.config.quantization_config
     return model
 
-# %% ../nbs/14_base.ipynb #cc9e148a
+# %% ../nbs/14_base.ipynb #28cd8463
 _loading = threading.Lock()                # two threads that ask at once get one base
 _bases = weakref.WeakValueDictionary()     # (path, kind, device, dtype, labels) → Base
 
@@ -295,22 +309,24 @@ def _whole_dtype(dtype, device):
     "A precision; None: bfloat16 on a GPU, float32 elsewhere, where half precision can't be trained"
     if dtype is None: return torch.bfloat16 if device.type == "cuda" else torch.float32
     if isinstance(dtype, str): dtype = getattr(torch, dtype, dtype)
-    if not isinstance(dtype, torch.dtype): raise DataError(f"dtype={dtype!r} is no precision: give torch.float32, torch.bfloat16 or None")
+    if not isinstance(dtype, torch.dtype):
+        raise DataError(f"dtype={dtype!r} is no precision: give torch.float32, torch.bfloat16 or None")
     return dtype
 
 def _check_kind(kind, labels):
+    "`ValueError` if there is no such model, or no such head"
     if kind not in AUTO_CLASSES: raise ValueError(f"kind={kind!r} is not one of {list(AUTO_CLASSES)}")
     if labels != "own" and (not isinstance(labels, int) or labels < 1):
-        raise ValueError(f"labels={labels!r}: give the number of classes of a new head, or 'own' for the model's own head")
+        raise ValueError(f"labels={labels!r}: give the number of classes of a new head, or 'own' for the model's own")
 
-# %% ../nbs/14_base.ipynb #8ee71573
+# %% ../nbs/14_base.ipynb #685b352b
 @patch(cls_method=True)
 def load(cls:Base,
     name, # "town", a folder, a .gguf file or a hub id
     kind:str="causal", # "causal" writes text, "classifier" gives a number for each class
-    device=None, # None: a GPU if there is one
-    dtype=None, # None: bfloat16 on a GPU, float32 elsewhere
-    labels:int|str=2, # of a classifier: the number of classes for a head to be learned, or "own": the head and labels it was saved with
+    device:str|torch.device|None=None, # None: a GPU if there is one
+    dtype:str|torch.dtype|None=None, # None: bfloat16 on a GPU, float32 elsewhere
+    labels:int|str=2, # of a classifier: the number of classes of a head to be learned; "own": the head that it has
 )->"Base":
     "The shared base of that name, kind, device and precision"
     _check_kind(kind, labels)
@@ -334,60 +350,70 @@ def as_base(
 )->Base:
     "A base from its name"
     if not isinstance(base, Base): return Base.load(base, kind)
-    if base.kind != kind: raise DataError(f"{base!r} is a {base.kind} model, and a {kind} model is needed: Base.load({base.name!r}, {kind!r})")
+    if base.kind != kind:
+        raise DataError(f"{base!r} is a {base.kind} model, and a {kind} model is needed: "
+                        f"Base.load({base.name!r}, {kind!r})")
     return base
 
-# %% ../nbs/14_base.ipynb #df24d3f9
+# %% ../nbs/14_base.ipynb #4d97c5d1
 class AdapterFiles(NamedTuple):
     "A saved adapter that has been read but is on no model yet"
     folder: Path
-    config: LoraConfig
+    config: Any        # a `LoraConfig`
     shapes: dict       # name of a tensor → its shape
-
-_HARMLESS_STARTS = True, False, "gaussian", "orthogonal", "eva"    # of LoRA weights; others, such as pissa, change the base
-
-def _check_lora(config, what):
-    "`DataError` for an adapter that can't share a base with others"
-    if not isinstance(config, LoraConfig):
-        raise DataError(f"{what} is an adapter of the type {config.peft_type.value}: only LoRA adapters can share a base")
-    reason = None
-    if config.bias != "none": reason = f"trains biases (bias={config.bias!r}), which all adapters of a base would share"
-    elif config.layer_replication: reason = "repeats layers of its base (layer_replication)"
-    elif config.alora_invocation_tokens: reason = "is an activated LoRA (alora_invocation_tokens), which needs its own way to generate"
-    elif config.init_lora_weights not in _HARMLESS_STARTS:
-        reason = f"was begun with init_lora_weights={config.init_lora_weights!r}, which rewrites the base's weights"
-    if reason: raise DataError(f"{what} {reason}: only plain LoRA adapters can share a base. Train it again with PEFT's defaults")
 
 def _tensor_shapes(file):
     "The shape of each tensor in a safetensors file"
     with safe_open(file, "pt") as tensors:
         return {key: tuple(tensors.get_slice(key).get_shape()) for key in sorted(tensors.keys())}
 
+def _weights_file(folder):
+    "The file with an adapter's weights; `DataError` if there is none"
+    file = Path(folder).expanduser()/"adapter_model.safetensors"
+    if file.is_file(): return file
+    if not (file.parent/"adapter_config.json").is_file():
+        raise DataError(f"no adapter lies in {str(folder)!r}: it must hold adapter_config.json and {file.name}")
+    raise DataError(f"no {file.name} in {folder}: copy the whole folder again")
+
 def _read_adapter(folder):
     "The config and the shapes of a saved adapter; `DataError` if they can't be read or are no plain LoRA"
-    folder = Path(folder).expanduser()
-    config_file, weights_file = folder/"adapter_config.json", folder/"adapter_model.safetensors"
-    missing = [file.name for file in (config_file, weights_file) if not file.is_file()]
-    if len(missing) == 2: raise DataError(f"no adapter lies in {str(folder)!r}: it must hold adapter_config.json and adapter_model.safetensors")
-    if missing: raise DataError(f"no {missing[0]} in {folder}: copy the whole folder again")
-    try: config = PeftConfig.from_pretrained(str(folder))
-    except _LOADING_ERRORS as e: raise DataError(f"{config_file} can't be read ({e!r:.80}): copy the folder again") from None
+    weights_file = _weights_file(folder)
+    config_file = weights_file.with_name("adapter_config.json")
+    if not config_file.is_file(): raise DataError(f"no {config_file.name} in {folder}: copy the whole folder again")
+    try: config = PeftConfig.from_pretrained(str(config_file.parent))
+    except _LOADING_ERRORS as e:
+        raise DataError(f"{config_file} can't be read ({e!r:.80}): copy the folder again") from None
     _check_lora(config, f"the adapter in {folder}")
-    try: return AdapterFiles(folder, config, _tensor_shapes(weights_file))
-    except (OSError, SafetensorError) as e: raise DataError(f"{weights_file} can't be read ({e!s:.80}): copy the folder again") from None
+    try: return AdapterFiles(config_file.parent, config, _tensor_shapes(weights_file))
+    except (OSError, SafetensorError) as e:
+        raise DataError(f"{weights_file} can't be read ({e!s:.80}): copy the folder again") from None
 
-# %% ../nbs/14_base.ipynb #09912c66
+# %% ../nbs/14_base.ipynb #33641522
+_HARMLESS_STARTS = True, False, "gaussian", "orthogonal", "eva"     # ways to begin a LoRA that leave the base as it is
+
+def _check_lora(config, what):
+    "`DataError` for an adapter that can't share a base with others"
+    reason = None
+    if not isinstance(config, LoraConfig): reason = f"is of the type {config.peft_type.value}"
+    elif config.bias != "none": reason = f"trains biases (bias={config.bias!r}), which all adapters would share"
+    elif config.layer_replication: reason = "repeats layers of its base (layer_replication)"
+    elif config.alora_invocation_tokens: reason = "is an activated LoRA, which needs a way of its own to generate"
+    elif config.init_lora_weights not in _HARMLESS_STARTS:
+        reason = f"was begun with init_lora_weights={config.init_lora_weights!r}, which rewrites the base's weights"
+    if reason: raise DataError(f"{what} {reason}: only plain LoRA adapters can share a base")
+
+# %% ../nbs/14_base.ipynb #ec1f0d3a
 _OF_ADAPTERS = "lora_", "modules_to_save.", "trainable_tokens"     # in the names of parameters that PEFT adds
 
 def _base_parameters(model, with_heads=False):
-    "The base's own parameters by name, without those of adapters and, unless asked for, of new heads"
-    excluded = [*_OF_ADAPTERS]
+    "The base's own parameters by name, without those of adapters and, unless asked for, of heads"
+    excluded = list(_OF_ADAPTERS)
     if not with_heads: excluded += [f"{head}." for head in getattr(model, "heads", ())]
     named = {}
     for name, parameter in model.named_parameters():
+        if any(part in name for part in excluded): continue
         name = name.removeprefix("base_model.model.")
-        for wrapper in ("base_layer.", "original_module."): name = name.replace(f".{wrapper}", ".")
-        if not any(part in name for part in excluded): named[name] = parameter
+        named[name.replace(".base_layer.", ".").replace("original_module.", "")] = parameter
     return named
 
 def _misfit(model, adapter):
@@ -402,15 +428,14 @@ def _misfit(model, adapter):
         if weight is None or side not in weight.shape: return layer
     return None
 
+# %% ../nbs/14_base.ipynb #d7c8d44e
 def _check_rank(adapter):
     "`DataError` if the config and the weights of an adapter were not saved together"
-    if adapter.config.rank_pattern: return
-    for key, (n_rows, *_) in adapter.shapes.items():
-        if ".lora_A." in key and n_rows != adapter.config.r:
-            raise DataError(f"{adapter.folder}/adapter_config.json says rank {adapter.config.r}, adapter_model.safetensors has {n_rows}: "
-                            "copy the folder again")
+    ranks = {shape[0] for key, shape in adapter.shapes.items() if ".lora_A." in key}
+    if adapter.config.rank_pattern or ranks <= {adapter.config.r}: return
+    raise DataError(f"{adapter.folder}/adapter_config.json says rank {adapter.config.r}, adapter_model.safetensors has "
+                    f"{min(ranks - {adapter.config.r})}: copy the folder again")
 
-# %% ../nbs/14_base.ipynb #317b52af
 def _check_extra_weights(model, adapter):
     "`DataError` if an adapter would replace weights of the base"
     own = _base_parameters(model, with_heads=True)
@@ -419,40 +444,46 @@ def _check_extra_weights(model, adapter):
         name = key.removeprefix("base_model.model.")
         if ".lora_" in name or "trainable_tokens" in name: continue
         if not any(f".{module}." in f".{name}" for module in separate):
-            raise DataError(f"the adapter in {adapter.folder} brings its own {name}, which would replace the one that all adapters of the base use. "
-                            "Save it again with save_embedding_layers=False, or merge it into its model")
+            raise DataError(f"the adapter in {adapter.folder} brings its own {name}, which would replace the one that "
+                            "all adapters of the base use. Save it again with save_embedding_layers=False, "
+                            "or merge it into its model")
         if name not in own or tuple(own[name].shape) != shape:
-            raise DataError(f"the adapter in {adapter.folder} was trained on another sort of model: the base has no {name} of shape {shape}")
+            raise DataError(f"the adapter in {adapter.folder} was trained on another sort of model: "
+                            f"the base has no {name} of shape {shape}")
 
 def _check_fits(model, adapter, base_name):
     "`DataError` if an adapter can't be put on `model`; nothing is changed"
     if layer := _misfit(model, adapter):
-        raise DataError(f"the adapter in {adapter.folder} was trained on another sort of model: {base_name} has no {layer} of that size. "
-                        "Give the model it was trained on as its base")
+        raise DataError(f"the adapter in {adapter.folder} was trained on another sort of model: {base_name} has no "
+                        f"{layer} of that size. Give the model it was trained on as its base")
     _check_rank(adapter)
     _check_extra_weights(model, adapter)
 
-# %% ../nbs/14_base.ipynb #c0efc600
+# %% ../nbs/14_base.ipynb #bdf35b48
 _TOKENIZER_FILES = "tokenizer.json", "tokenizer_config.json", *_SENTENCEPIECE_FILES
 
 def _own_tokenizer(folder, base):
     "The tokenizer that an adapter was trained with, if its folder brings one or a chat template; None: the base's"
     template_file = folder/"chat_template.jinja"
-    if any((folder/file).is_file() for file in _TOKENIZER_FILES):
-        tok = load_tokenizer(str(folder), folder)
-        check_tokens(tok, base.model.get_input_embeddings().num_embeddings, f"the adapter in {folder}")
-        base_ids = base.tok.get_vocab()
-        if moved := [token for token, i in tok.get_vocab().items() if base_ids.get(token, i) != i]:
-            raise DataError(f"the tokenizer of the adapter in {folder} gives {len(moved)} tokens other ids than that of {display_name(base)}, "
-                            f"such as {min(moved)!r}: give the base that the adapter was trained on")
-        if not tok.chat_template: tok.chat_template = base.tok.chat_template
-    elif template_file.is_file():
-        tok = copy.deepcopy(base.tok)
-        tok.chat_template = template_file.read_text()
-    else: tok = None
+    if any((folder/file).is_file() for file in _TOKENIZER_FILES): return _tokenizer_in(folder, base)
+    if not template_file.is_file(): return None
+    tok = copy.deepcopy(base.tok)
+    tok.chat_template = template_file.read_text()
     return tok
 
-# %% ../nbs/14_base.ipynb #43641490
+def _tokenizer_in(folder, base):
+    "The tokenizer in an adapter's folder; `DataError` if it does not number tokens as the base does"
+    tok = load_tokenizer(str(folder), folder)
+    check_tokens(tok, base.model.get_input_embeddings().num_embeddings, f"the adapter in {folder}")
+    base_ids = base.tok.get_vocab()
+    moved = [token for token, i in tok.get_vocab().items() if base_ids.get(token, i) != i]
+    if moved:
+        raise DataError(f"the tokenizer of the adapter in {folder} gives {len(moved)} tokens other ids than that of "
+                        f"{display_name(base)}, such as {min(moved)!r}: give the base that the adapter was trained on")
+    if not tok.chat_template: tok.chat_template = base.tok.chat_template
+    return tok
+
+# %% ../nbs/14_base.ipynb #d2aac25a
 _count = itertools.count(1)
 
 def unique_name(
@@ -462,23 +493,23 @@ def unique_name(
     return re.sub(r"\W+", "_", "_".join(parts)) + f"_{next(_count)}"
 
 def adapter_id(
-    folder, # of a saved adapter
+    folder:str|Path, # of a saved adapter
 )->str: # letters, digits and _
     "A name for the adapter that lies in a folder now; another version has another name"
-    file = (Path(folder).expanduser()/"adapter_model.safetensors").resolve()
-    if not file.is_file():
-        raise DataError(f"no adapter lies in {str(folder)!r}: it must hold adapter_config.json and adapter_model.safetensors")
+    file = _weights_file(folder).resolve()
     version = zlib.crc32(f"{file} {file.stat().st_mtime_ns}".encode())
     return re.sub(r"\W+", "_", file.parent.name) + f"_{version:08x}"
 
-# %% ../nbs/14_base.ipynb #b6194ebf
+# %% ../nbs/14_base.ipynb #884dbb76
 def _switched_on(model):
     "The adapter that computes now; None: the bare model"
+    if not isinstance(model, PeftModel): return None
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     return None if layers[0].disable_adapters else model.active_adapter
 
 def _switch(model, adapter):
     "Let one adapter compute, or none; what can be trained stays what it is"
+    if not isinstance(model, PeftModel): return
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     if adapter is None: model.base_model.disable_adapter_layers()
     else:
@@ -486,71 +517,77 @@ def _switch(model, adapter):
         model.set_adapter(adapter)
     for parameter, requires_grad in trainable: parameter.requires_grad_(requires_grad)
 
-# %% ../nbs/14_base.ipynb #67ca184a
+# %% ../nbs/14_base.ipynb #b3c01138
+@patch
+def _check_name(self:Base, name):
+    "`DataError` if no adapter has that name"
+    if name in self.adapters: return
+    raise DataError(f"no adapter is called {name!r}; on {display_name(self)} are {', '.join(self.adapters) or 'none'}")
+
 @patch
 def _check_new_name(self:Base, name):
-    if name in self.adapters: raise DataError(f"an adapter called {name!r} is on {display_name(self)} already: choose another name")
+    "`DataError` if a new adapter can't have that name"
+    if name in self.adapters:
+        raise DataError(f"an adapter called {name!r} is on {display_name(self)} already: choose another name")
     if not re.fullmatch(r"\w+", name) or name in "lora_":
-        raise DataError(f"{name!r} can't be the name of an adapter: use letters, digits and _, and more than a part of 'lora_'")
+        raise DataError(f"{name!r} can't be the name of an adapter: use letters, digits and _, "
+                        "and more than a part of 'lora_'")
 
 @patch
-def _wrap(self:Base, name, config, adapter):
-    "Put an adapter on the model; which one computes stays as it was"
-    before = _switched_on(self._model) if isinstance(self._model, PeftModel) else None
+def _wrap(self:Base, name, config, files):
+    "Put an adapter on the model, with the weights of `files` if it has any"
+    model, before = self.model, _switched_on(self.model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")      # peft calls transformers by names that are to change
-        if isinstance(self._model, PeftModel): self._model.add_adapter(name, config)
-        else: self._model = get_peft_model(self._model, config, name)
-        if adapter: self._model.load_adapter(str(adapter.folder), name, torch_device=str(self.device))
-    _switch(self._model, before)
+        if not self.adapters: model = get_peft_model(model, config, name)
+        else: model.add_adapter(name, config)
+        if files: model.load_adapter(str(files.folder), name, torch_device=str(self.device))
+    _switch(model, before)
+    self._model = model.eval()
 
-@patch
-def tokenizer(self:Base,
-    adapter:str|None=None, # the name of an adapter
-)->Any: # a transformers tokenizer
-    "The tokenizer, with its chat template, that an adapter was trained with: mostly the base's"
-    return self._toks.get(adapter) or self.tok
-
-@patch
-def adapter_parameters(self:Base,
-    name:str, # of an adapter
-)->dict: # name → tensor
-    "The weights of one adapter, with those of the heads that it brings"
-    with self.lock: parameters = list(self.model.named_parameters())
-    return {key: parameter for key, parameter in parameters
-            if f".{name}." in f"{key}." and any(part in key for part in _OF_ADAPTERS)}
-
-# %% ../nbs/14_base.ipynb #b3d0fea7
+# %% ../nbs/14_base.ipynb #c303d51e
 @patch
 def add_adapter(self:Base,
-    adapter, # a `LoraConfig` for a new adapter, or the folder of a saved one
+    adapter:LoraConfig|str|Path, # a config for a new adapter, or the folder of a saved one
     name:str|None=None, # what to call it; None: a free name, or for a folder one that stands for what lies there now
     trainable:bool=False, # will it be trained?
 )->str: # its name
-    "Put an adapter on the base, switched off"
-    files = None
-    if isinstance(adapter, PeftConfig): config = copy.deepcopy(adapter)
+    "Put an adapter on the base, switched off; one that lies in a folder and is on the base already is not added again"
+    if isinstance(adapter, PeftConfig):
+        name, config, files = name or unique_name("adapter"), copy.deepcopy(adapter), None
+        _check_lora(config, "this adapter")
     elif isinstance(adapter, (str, Path)):
         if name is None and adapter_id(adapter) in self.adapters: return adapter_id(adapter)
         files = _read_adapter(adapter)
-        config = files.config
+        name, config = name or adapter_id(adapter), files.config
     else: raise TypeError(f"an adapter is a LoraConfig or the folder of a saved one; got {adapter!r:.60}")
-    _check_lora(config, "this adapter")
-    name = name or (adapter_id(files.folder) if files else unique_name("adapter"))
     with self.lock:
         self._check_new_name(name)
-        own_tok = None
-        if files:
-            _check_fits(self.model, files, display_name(self))
-            own_tok = _own_tokenizer(files.folder, self)
+        if files: _check_fits(self.model, files, display_name(self))
+        own_tok = _own_tokenizer(files.folder, self) if files else None
         self._wrap(name, config, files)
         self._toks[name] = own_tok
         self.adapters[name] = str(files.folder.resolve()) if files else None
         for parameter in self.adapter_parameters(name).values(): parameter.requires_grad_(trainable)
-        self.model.eval()
     return name
 
-# %% ../nbs/14_base.ipynb #426024d8
+@patch
+def adapter_parameters(self:Base,
+    name:str, # of an adapter
+)->dict[str, torch.nn.Parameter]:
+    "The weights of one adapter by name, with those of the heads that it brings"
+    with self.lock: parameters = list(self.model.named_parameters())
+    return {key: parameter for key, parameter in parameters
+            if f".{name}." in f"{key}." and any(part in key for part in _OF_ADAPTERS)}
+
+@patch
+def tokenizer(self:Base,
+    adapter:str|None=None, # the name of an adapter; None: the bare base
+)->Any: # a transformers tokenizer
+    "The tokenizer, with its chat template, that an adapter was trained with: mostly the base's"
+    return self._toks.get(adapter) or self.tok
+
+# %% ../nbs/14_base.ipynb #3fb8e3dc
 @patch
 @contextmanager
 def using(self:Base,
@@ -559,27 +596,25 @@ def using(self:Base,
     "Lend the model to this thread, with one adapter switched on or none"
     with self.lock:
         model = self.model
-        if adapter is not None and adapter not in self.adapters:
-            raise DataError(f"no adapter is called {adapter!r}; on {display_name(self)} are {', '.join(self.adapters) or 'none'}")
-        before = _switched_on(model) if self.adapters else None
+        if adapter is not None: self._check_name(adapter)
+        before = _switched_on(model)
         self._switched_on.append(adapter)
         try:
-            if self.adapters: _switch(model, adapter)
+            _switch(model, adapter)
             yield model
         finally:
             self._switched_on.pop()
-            if self.adapters: _switch(model, before)
+            _switch(self.model, before)
             if model.training: model.eval()
 
-# %% ../nbs/14_base.ipynb #2cd9565a
+# %% ../nbs/14_base.ipynb #08c53a10
 @patch
 def remove_adapter(self:Base,
     name:str, # of the adapter
 ):
     "Take an adapter off the base"
     with self.lock:
-        if name not in self.adapters:
-            raise DataError(f"no adapter is called {name!r}; on {display_name(self)} are {', '.join(self.adapters) or 'none'}")
+        self._check_name(name)
         if name in self._switched_on: raise DataError(f"the adapter {name!r} is in use: leave its `using` block first")
         before = _switched_on(self.model)
         with warnings.catch_warnings():
@@ -601,18 +636,20 @@ def release(self:Base):
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 
-# %% ../nbs/14_base.ipynb #01c1cb22
+# %% ../nbs/14_base.ipynb #ba5561e0
 def context_length(
     model, # the base
     tok, # its tokenizer
 )->int: # tokens
     "The longest input that `model` can read"
     config = model.config.get_text_config()
-    limits = [getattr(config, "max_position_embeddings", None), getattr(config, "max_seq_len", None), tok.model_max_length]
+    limits = [tok.model_max_length]
+    for attribute in ("max_position_embeddings", "max_seq_len"): limits.append(getattr(config, attribute, None) or 0)
     for name, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
-        if name.endswith("position_embeddings") and padding is not None: limits.append(module.num_embeddings - padding - 1)
-    return min(int(limit) for limit in (*limits, 2**20) if limit and limit > 0)
+        if padding is not None and name.endswith("position_embeddings"):
+            limits.append(module.num_embeddings - padding - 1)
+    return min(int(limit) for limit in (*limits, 2**20) if limit > 0)
 
 # %% ../nbs/14_base.ipynb #900b9310
 def weights_hash(
@@ -632,9 +669,10 @@ def base_hash(
     "The `weights_hash` of a base's own weights"
     return weights_hash(_base_parameters(model).values())
 
-# %% ../nbs/14_base.ipynb #56a45013
-# The bridge for chapters that still hold a model and not its `Base`: as long as somebody holds the model, its base is not loaded again.
+# %% ../nbs/14_base.ipynb #58c22258
+# The bridge for chapters that still hold a model and not its `Base`.
 def _tied(base):
+    "The base, which now lives as long as somebody holds its model"
     model = base.model.get_base_model() if isinstance(base.model, PeftModel) else base.model
     model.its_base = base
     return base
@@ -668,11 +706,12 @@ def check_base(
     folder, # of the adapter
     base:str, # how that base was asked for
 ):
-    "`DataError` if the adapter can't be put on the base; a warning if the base has other weights than those it was trained on"
+    "`DataError` if the adapter can't be put on the base; a warning if it was trained on other weights"
     adapter = _read_adapter(folder)
     if layer := _misfit(model, adapter):
-        raise DataError(f"{folder} was trained on {display_name(meta['base'])}, and {display_name(base)} is another sort of model: it has no {layer} "
-                        "of that size. Give the model it was trained on as base=, or train it again")
+        raise DataError(f"{folder} was trained on {display_name(meta['base'])}, and {display_name(base)} is another "
+                        f"sort of model: it has no {layer} of that size. Give the model it was trained on as base=, "
+                        "or train it again")
     _check_fits(model, adapter, display_name(base))
     if meta.get("base_print") not in (None, base_hash(model)):
         warnings.warn(f"{folder} was trained on other weights of {display_name(meta['base'])} than those loaded now: "

@@ -18,14 +18,14 @@ from typing import Any
 from .criterion import Criterion, DataError
 from .prompts import aligner_request, assistant, conversation, user
 
-# %% ../nbs/12_dialogue.ipynb #75bd7768
+# %% ../nbs/12_dialogue.ipynb #d6e774ef
 CHATML = ("{% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 SMALL_TEXT = "When does the library open? It opens at nine, as any fool knows. Boil the egg for eight minutes."
 
 def small_tokenizer(
     template:str|None=None, # a chat template, such as `CHATML`; None: a base model's tokenizer, which has none
-    control:Sequence[str]=("<|im_end|>", "<|im_start|>"), # its control tokens; the first one ends a turn and pads a batch
+    control:Sequence[str]=("<|im_end|>", "<|im_start|>"), # control tokens; the first one ends a turn and pads a batch
     **kwargs, # anything else `PreTrainedTokenizerFast` takes
 )->PreTrainedTokenizerFast:
     "A byte-level tokenizer of 300 tokens, made in a moment"
@@ -33,7 +33,8 @@ def small_tokenizer(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=list(control), initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=list(control), initial_alphabet=alphabet,
+                                  show_progress=False)
     tokenizer.train_from_iterator([SMALL_TEXT]*9, trainer)
     names = dict(eos_token=control[0], pad_token=control[0])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **{**names, **kwargs})
@@ -51,7 +52,7 @@ def small_word_tokenizer(
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **kwargs)
 
-# %% ../nbs/12_dialogue.ipynb #e9ddee82
+# %% ../nbs/12_dialogue.ipynb #1eb27ce1
 # the plain form as a server wants it; `Dialogue` itself encodes the texts apart from the tokens between them
 PLAIN_TEMPLATE = ("{% for m in messages %}{{ m.role | capitalize }}: {{ m.content }}{{ eos_token }}{% endfor %}"
                   "{% if add_generation_prompt %}Assistant:{% endif %}")
@@ -66,7 +67,8 @@ class Dialogue:
         self.tok = tok
         self.chat = bool(tok.chat_template) and not tok.chat_template.endswith(PLAIN_TEMPLATE)
 
-    def __repr__(self): return f"Dialogue({type(self.tok).__name__}, {'chat template' if self.chat else 'plain template'})"
+    def __repr__(self):
+        return f"Dialogue({type(self.tok).__name__}, {'chat template' if self.chat else 'plain template'})"
 
     def text_ids(self,
         text:str, # anything a user typed

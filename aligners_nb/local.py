@@ -7,13 +7,15 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['LocalLLM', 'as_llm']
 
-# %% ../nbs/15_local.ipynb #9eceafc8
+# %% ../nbs/15_local.ipynb #63575754
 import numpy as np
 import re
 import time
 import torch
+from collections.abc import Callable
 from fastcore.basics import patch
 from pathlib import Path
+from typing import Any
 from .base import Base, as_base, display_name
 from .criterion import DataError
 from .decode import generate
@@ -22,94 +24,108 @@ from .endpoint import Endpoint
 from .llm import LLM, CallableLLM, Cut, Refused
 from .prompts import conversation
 
-# %% ../nbs/15_local.ipynb #75947c55
+# %% ../nbs/15_local.ipynb #0242c55d
 class LocalLLM(LLM):
     "A causal LM in this process"
     drafted = True
     def __init__(self,
-        base, # a `Base`, "town", a folder, a .gguf file or a hub id
-        adapter=None, # what to answer through: the folder of a saved adapter, or the name of one that is on the base
+        base:Base|str|Path, # a `Base`, "town", a folder, a .gguf file or a hub id
+        adapter:str|Path|None=None, # to answer through: the folder of a saved one, or the name of one on the base
         batch_size:int|None=None, # replies at a time; None: as many as memory has room for
     ):
         super().__init__()
         self.base, self.batch_size = as_base(base), batch_size
-        self.adapter = adapter
-        if adapter is not None and adapter not in self.base.adapters: self.adapter = self.base.add_adapter(adapter)
+        if adapter is None or adapter in self.base.adapters: self.adapter = adapter
+        else: self.adapter = self.base.add_adapter(adapter)
         self.dialogue = Dialogue(self.base.tokenizer(self.adapter))
-        # what it writes through an adapter is not what the base writes
-        self.name = display_name(self.base) + (f"+{self.adapter}" if self.adapter else "")
-        self.prefixes = {}              # keys and values of what prompts begin with
-        self._prefixes_of = None        # the weights for which they were computed
+        self.name = display_name(self.base)
+        if self.adapter: self.name += f"+{self.adapter}"     # what it writes is not what the base writes
+        self.prefixes = {}                                   # keys and values of what prompts begin with
+        self._prefix_weights:Any = None                      # the weights from which they were computed
 
-# %% ../nbs/15_local.ipynb #504c7a78
-def _groups(
-    limits:dict, # row → the most tokens of its reply
-    context_left:dict, # row → the most tokens that the model has left for one
-)->list: # lists of rows
-    "Rows that one call of the engine may take, short replies first"
-    groups = []
+# %% ../nbs/15_local.ipynb #2ab64a54
+@patch
+def _engine(self:LocalLLM, prompts, limit, seeds, temperature, stop, drafts):
+    "The ids that follow each prompt, `limit` at most"
+    tok = self.dialogue.tok
+    def is_ended(ids):
+        end = tok.decode(ids[-12:])
+        return any(text in end for text in stop)
+    draft_ids = [self.dialogue.answer_ids(draft) for draft in drafts] if drafts else None
+    with self.base.using(self.adapter) as model:
+        self._forget_old_prefixes()
+        return generate(model, prompts, limit, self.dialogue.stop_ids, is_ended if stop else None, temperature, seeds,
+                        [self.adapter]*len(prompts), self.batch_size, drafts=draft_ids, prefixes=self.prefixes)
+
+@patch
+def _forget_old_prefixes(self:LocalLLM):
+    "Empty the cache of prefixes if the adapter was trained since it was filled"
+    weights = self.base.adapter_parameters(self.adapter).values() if self.adapter else ()
+    versions = [(weight.data_ptr(), weight._version) for weight in weights]
+    if versions != self._prefix_weights: self.prefixes.clear()
+    self._prefix_weights = versions
+
+# %% ../nbs/15_local.ipynb #37e29e14
+def _group(
+    limits:dict[int, int], # row → the most tokens of its reply
+    context_left:dict[int, int], # row → the most tokens that the context has left for it
+)->list[list[int]]: # rows
+    "Rows that one call of the engine may take: the longest reply of a group fits the context left to each of its rows"
+    groups, left_in_group = [], 0
     for row in sorted(limits, key=lambda row: (limits[row], row)):
-        if not groups or limits[row] > left_in_group:
+        if limits[row] > left_in_group:
             groups.append([])
             left_in_group = context_left[row]
         groups[-1].append(row)
         left_in_group = min(left_in_group, context_left[row])
     return groups
 
-# %% ../nbs/15_local.ipynb #220492b4
+# %% ../nbs/15_local.ipynb #ea9118d9
 @patch
-def _engine(self:LocalLLM, rows, limit, prompts, seeds, temperature, stop, drafts):
-    "The ids that the engine writes for some rows"
-    tok = self.dialogue.tok
-    def is_ended(ids): return any(text in tok.decode(ids[-12:]) for text in stop)
-    draft_ids = [self.dialogue.answer_ids(drafts[row]) for row in rows] if drafts else None
-    with self.base.using(self.adapter) as model:
-        self._forget_old_prefixes()
-        return generate(model, [prompts[row] for row in rows], limit, self.dialogue.stop_ids, is_ended if stop else None,
-                        temperature, [seeds[row] for row in rows], [self.adapter]*len(rows), self.batch_size,
-                        drafts=draft_ids, prefixes=self.prefixes)
+def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, drafts=None):
+    "A reply, or a `Refused`, for each list of token ids"
+    start = time.time()
+    replies = self._refusals(prompts)
+    context_left, limits = {}, {}
+    for row, refusal in enumerate(replies):
+        if refusal is not None: continue
+        context_left[row] = self.base.context_length - len(prompts[row])
+        limits[row] = min(max_tokens[row], context_left[row])
+    n_read, n_written = 0, 0
+    for group in _group(limits, context_left):
+        longest = max(limits[row] for row in group)
+        own_prompts = [prompts[row] for row in group]
+        own_seeds = [seeds[row] for row in group]
+        own_drafts = [drafts[row] for row in group] if drafts else None
+        written = self._engine(own_prompts, longest, own_seeds, temperature, stop, own_drafts)
+        for row, ids in zip(group, written):
+            replies[row] = self._reply(ids, limits[row])
+            n_read += len(prompts[row])
+            n_written += min(len(ids), limits[row])
+    self.usage.add(len(limits), n_read, n_written, time.time()-start)
+    return replies
 
-@patch
-def _forget_old_prefixes(self:LocalLLM):
-    "Empty the cache of prefixes if the adapter was trained since it was filled"
-    weights = self.base.adapter_parameters(self.adapter).values() if self.adapter else ()
-    now = [(weight.data_ptr(), weight._version) for weight in weights]
-    if now != self._prefixes_of: self.prefixes.clear()
-    self._prefixes_of = now
-
-# %% ../nbs/15_local.ipynb #f105bf00
 @patch
 def _reply(self:LocalLLM, ids, limit):
     "Written ids as a text; a `Cut` if they reached the limit"
     text = self.dialogue.tok.decode(ids[:limit], skip_special_tokens=True)
     return Cut(text) if len(ids) >= limit else text
 
+# %% ../nbs/15_local.ipynb #d1b03cb3
 @patch
-def _refusal(self:LocalLLM, prompt, name):
-    "The `Refused` of a prompt that can't be answered, or None"
-    if isinstance(prompt, Refused): return Refused(f"{name}: {prompt}")
-    if len(prompt) < self.base.context_length: return None
-    return Refused(f"{name} has {len(prompt):,} tokens, {self.name} holds {self.base.context_length:,}: "
-                   "shorten it, or use fewer demonstrations")
+def _refusals(self:LocalLLM, prompts):
+    "For each prompt None, or the `Refused` that says why it gets no reply"
+    refusals, context = [], self.base.context_length
+    for i, prompt in enumerate(prompts):
+        name = f"prompt {i}" if len(prompts) > 1 else "the prompt"
+        refusal = None
+        if isinstance(prompt, Refused): refusal = Refused(f"{name}: {prompt}")
+        elif len(prompt) >= context:
+            refusal = Refused(f"{name} has {len(prompt):,} tokens, {self.name} holds {context:,}: "
+                              "shorten it, or use fewer demonstrations")
+        refusals.append(refusal)
+    return refusals
 
-@patch
-def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, drafts=None):
-    "A reply, or a `Refused`, for each list of token ids"
-    start = time.time()
-    names = [f"prompt {i}" for i in range(len(prompts))] if len(prompts) > 1 else ["the prompt"]
-    replies = [self._refusal(prompt, name) for prompt, name in zip(prompts, names)]
-    context_left = {row: self.base.context_length - len(prompts[row]) for row, refusal in enumerate(replies) if refusal is None}
-    limits = {row: min(max_tokens[row], left) for row, left in context_left.items()}
-    n_written = 0
-    for rows in _groups(limits, context_left):
-        longest = max(limits[row] for row in rows)
-        for row, ids in zip(rows, self._engine(rows, longest, prompts, seeds, temperature, stop, drafts)):
-            replies[row] = self._reply(ids, limits[row])
-            n_written += min(len(ids), limits[row])
-    self.usage.add(len(limits), sum(len(prompts[row]) for row in limits), n_written, time.time()-start)
-    return replies
-
-# %% ../nbs/15_local.ipynb #1552f8a4
 @patch
 def _prompt_ids(self:LocalLLM, messages):
     "The ids of a conversation, or a `Refused` if the chat template does not take it"
@@ -133,7 +149,7 @@ def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
         prompt_ids.append(ids[:-1] if is_closed else ids)
     return self._generate(prompt_ids, max_tokens, temperature, stop, seeds)
 
-# %% ../nbs/15_local.ipynb #cd516274
+# %% ../nbs/15_local.ipynb #ebf8d08d
 @patch
 def count_tokens(self:LocalLLM,
     text:str,
@@ -146,34 +162,50 @@ def context_left(self:LocalLLM,
     messages:str|list, # a text or a conversation
 )->int: # may be negative
     "The number of tokens left for a reply after this conversation; `DataError` if the chat template refuses it"
-    return self.base.context_length - len(self.dialogue.ids(conversation(messages), reply=True))
+    ids = self.dialogue.ids(conversation(messages), reply=True)
+    return self.base.context_length - len(ids)
 
-# %% ../nbs/15_local.ipynb #5617c15d
-def _first_ids(dialogue, texts, prefix):
-    "The ids of a reply up to the first token of each text, and those tokens"
+# %% ../nbs/15_local.ipynb #0e3c9b8a
+def _n_shared(ids, replies):
+    "The number of ids with which all replies begin"
+    n = 0
+    for places in zip(ids, *replies):
+        if len(set(places)) > 1: break
+        n += 1
+    return n
+
+def _first_tokens(dialogue, texts, prefix):
+    "The ids with which each reply begins, and the token of each text behind them"
     prefix_ids = dialogue.answer_ids(prefix) if prefix else []
     replies = [dialogue.answer_ids(prefix+text) for text in texts]
-    n_shared = 0      # a tokenizer may join the end of the prefix with a text
-    while n_shared < len(prefix_ids) and all(ids[n_shared:n_shared+1] == prefix_ids[n_shared:n_shared+1] for ids in replies): n_shared += 1
-    if empty := [text for text, ids in zip(texts, replies) if len(ids) == n_shared]: raise DataError(f"the text {empty[0]!r} has no tokens")
-    first_ids = [ids[n_shared] for ids in replies]
-    for i, token in enumerate(first_ids):
-        if token in first_ids[:i]:
-            raise DataError(f"{texts[first_ids.index(token)]!r} and {texts[i]!r} begin with the same token of {type(dialogue.tok).__name__}: "
+    n_shared = _n_shared(prefix_ids, replies)      # a tokenizer may join the end of the prefix with a text
+    text_of_token = {}
+    for text, ids in zip(texts, replies):
+        if len(ids) == n_shared: raise DataError(f"the text {text!r} has no tokens: give one with letters in it")
+        if ids[n_shared] in text_of_token:
+            raise DataError(f"{text_of_token[ids[n_shared]]!r} and {text!r} begin with the same token: "
                             "give texts that differ at once")
-    return prefix_ids[:n_shared], first_ids
+        text_of_token[ids[n_shared]] = text
+    return prefix_ids[:n_shared], list(text_of_token)
 
-def _last_logits(model, prompts, pad):
-    "The logits behind each prompt: (prompts, vocabulary)"
+# %% ../nbs/15_local.ipynb #2980a25a
+def _last_logprobs(model, prompts, pad):
+    "The log-probabilities of the token behind each prompt: (prompts, vocabulary)"
     longest = max(map(len, prompts))
-    ids = torch.tensor([prompt + [pad]*(longest-len(prompt)) for prompt in prompts], device=model.device)
-    mask = torch.tensor([[1]*len(prompt) + [0]*(longest-len(prompt)) for prompt in prompts], device=model.device)
-    ends = torch.tensor([len(prompt)-1 for prompt in prompts], device=model.device)
-    places, place_of_row = ends.unique(return_inverse=True)
-    logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=places).logits    # (prompts, places, vocabulary)
-    return logits[torch.arange(len(prompts), device=model.device), place_of_row]
+    padded = []
+    for prompt in prompts:
+        n_pads = longest - len(prompt)
+        padded.append(prompt + [pad]*n_pads)
+    ids = torch.tensor(padded, device=model.device)                                 # (prompts, longest)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+    mask = torch.arange(longest, device=model.device) < lengths[:, None]            # (prompts, longest)
+    ends, end_of_prompt = (lengths-1).unique(return_inverse=True)
+    # padding stands on the right, where a causal LM does not see it
+    output = model(input_ids=ids, attention_mask=mask.long(), logits_to_keep=ends)
+    rows = torch.arange(len(prompts), device=model.device)
+    logits = output.logits[rows, end_of_prompt]                                     # (prompts, vocabulary)
+    return logits.float().log_softmax(-1)
 
-# %% ../nbs/15_local.ipynb #a77dd93b
 @patch
 @torch.inference_mode()
 def first_token_logprobs(self:LocalLLM,
@@ -183,60 +215,74 @@ def first_token_logprobs(self:LocalLLM,
 )->np.ndarray: # (conversations, texts); NaN for a conversation that is too long or refused
     "The log-probability that a reply, after `prefix`, goes on with the first token of each text"
     start = time.time()
-    prefix_ids, first_ids = _first_ids(self.dialogue, texts, prefix)
+    prefix_ids, tokens = _first_tokens(self.dialogue, texts, prefix)
     prompts = [self._prompt_ids(conversation(each)) for each in conversations]
-    rows = [row for row, prompt in enumerate(prompts) if self._refusal(prompt, "") is None]
-    prompts = {row: prompts[row]+prefix_ids for row in rows}
-    rows = sorted((row for row in rows if len(prompts[row]) <= self.base.context_length), key=lambda row: -len(prompts[row]))
-    logprobs = np.full((len(conversations), len(texts)), np.nan)
-    size = self.batch_size or 16
+    refusals = self._refusals(prompts)
+    rows = [row for row, refusal in enumerate(refusals) if refusal is None]
+    rows.sort(key=lambda row: -len(prompts[row]))       # rows of like length need little padding
+    logprobs = np.full((len(prompts), len(texts)), np.nan)
+    n_read, n_rows = 0, self.batch_size or 16
     with self.base.using(self.adapter) as model:
-        for batch in (rows[i:i+size] for i in range(0, len(rows), size)):
-            logits = _last_logits(model, [prompts[row] for row in batch], self.dialogue.tok.pad_token_id or 0)
-            logprobs[batch] = logits.float().log_softmax(-1)[:, first_ids].cpu().numpy()
-    self.usage.add(len(rows), sum(len(prompts[row]) for row in rows), 0, time.time()-start)
+        for first in range(0, len(rows), n_rows):
+            batch = rows[first:first+n_rows]
+            own_prompts = [prompts[row] + prefix_ids for row in batch]
+            batch_logprobs = _last_logprobs(model, own_prompts, self.dialogue.tok.pad_token_id or 0)
+            logprobs[batch] = batch_logprobs[:, tokens].cpu().numpy()
+            n_read += sum(map(len, own_prompts))
+    self.usage.add(len(rows), n_read, 0, time.time()-start)
     return logprobs
 
-# %% ../nbs/15_local.ipynb #455dd3e7
+# %% ../nbs/15_local.ipynb #a5cf8522
 @patch
 def to_dict(self:LocalLLM)->dict:
     "The settings from which `as_llm` makes this LLM again"
     folder = self.base.adapters[self.adapter] if self.adapter else None
-    if self.base.path is None: raise DataError(f"{self.name} can't be found again: it was made in this process. Save the model and load it")
-    if self.adapter and folder is None: raise DataError(f"the adapter {self.adapter!r} lies in no folder: save it first, and load it from there")
+    if self.base.path is None:
+        raise DataError(f"{self.name} can't be found again: it was made in this process. Save the model and load it")
+    if self.adapter and folder is None:
+        raise DataError(f"the adapter {self.adapter!r} lies in no folder: save it, and load it from there")
     return dict(type="LocalLLM", base=self.base.name, adapter=folder, batch_size=self.batch_size)
 
-# %% ../nbs/15_local.ipynb #9944d79e
-_API_ADDRESSES = {"claude": "https://api.anthropic.com/v1", "gemini": "https://generativelanguage.googleapis.com/v1beta/openai"}
-_API_MODELS = re.compile(r"(chatgpt|gpt-[345]|o[1345](-|$)|claude|gemini|grok|deepseek-(chat|reasoner)|mistral-(large|medium|small))[^/]*", re.I)
+# %% ../nbs/15_local.ipynb #a8e70d4d
+_API_ADDRESSES = dict(claude="https://api.anthropic.com/v1",
+                      gemini="https://generativelanguage.googleapis.com/v1beta/openai",
+                      deepseek="https://api.deepseek.com/v1",
+                      mistral="https://api.mistral.ai/v1",
+                      grok="https://api.x.ai/v1")
+_API_MODEL = re.compile(r"(chatgpt|gpt-[345]|o[1345](-|$)|claude|gemini|grok|deepseek-(chat|reasoner)"
+                        r"|mistral-(large|medium|small))[^/]*", re.I)
 
 def _check_no_api_model(name):
     "`DataError` for the name of a model that only an API has"
-    if not _API_MODELS.fullmatch(name) or Path(name).exists(): return
-    address = next((url for maker, url in _API_ADDRESSES.items() if name.lower().startswith(maker)), "https://api.openai.com/v1")
-    raise DataError(f"{name!r} is a model of an API, and an API needs its address too: Endpoint({address!r}, model={name!r}). "
+    if not _API_MODEL.fullmatch(name) or Path(name).exists(): return
+    address = "https://api.openai.com/v1"
+    for maker, maker_address in _API_ADDRESSES.items():
+        if name.lower().startswith(maker): address = maker_address
+    raise DataError(f"{name!r} is a model of an API, and an API needs its address too: "
+                    f"Endpoint({address!r}, model={name!r}). "
                     "The key comes from the environment, OPENAI_API_KEY unless key_env= says otherwise")
 
 def _from_dict(settings):
     "The LLM that `to_dict` described"
-    kinds = dict(LocalLLM=LocalLLM, Endpoint=Endpoint)
+    classes = dict(LocalLLM=LocalLLM, Endpoint=Endpoint)
     settings = dict(settings)
-    kind = settings.pop("type", None)
-    if kind not in kinds: raise DataError(f"the settings of an LLM have a type, one of {list(kinds)}; got {kind!r}")
-    return kinds[kind](**settings)
+    name = settings.pop("type", None)
+    if name not in classes: raise DataError(f"the settings of an LLM have a type, LocalLLM or Endpoint; got {name!r}")
+    return classes[name](**settings)
 
-# %% ../nbs/15_local.ipynb #c45d4b57
+# %% ../nbs/15_local.ipynb #de6fb6f3
 def as_llm(
-    llm, # an `LLM`, "town", a hub id, a folder, a .gguf file, a `Base`, an address "http://…/v1", a function or a dict of `to_dict`
+    llm:LLM|Base|str|Path|dict|Callable, # "town", a folder, a .gguf file, a hub id, "http://…/v1", a function, an LLM
 )->LLM:
     "An LLM from whatever stands for one"
     if isinstance(llm, LLM): return llm
     if isinstance(llm, Base): return LocalLLM(llm)
     if isinstance(llm, dict): return _from_dict(llm)
     if isinstance(llm, (str, Path)):
-        if str(llm).startswith(("http://", "https://")): return Endpoint(str(llm))
-        _check_no_api_model(str(llm))
+        name = str(llm)
+        if name.startswith(("http://", "https://")): return Endpoint(name)
+        _check_no_api_model(name)
         return LocalLLM(llm)
     if callable(llm): return CallableLLM(llm)
-    raise TypeError("an LLM is given as 'town', a hub id, a folder, a .gguf file, 'http://…/v1', a function from messages to a text, "
-                    f"or an LLM object; got {llm!r:.60}")
+    raise TypeError("an LLM is given as 'town', a hub id, a folder, a .gguf file, 'http://…/v1', "
+                    f"a function from messages to a text, or an LLM object; got {llm!r:.60}")

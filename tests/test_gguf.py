@@ -170,7 +170,11 @@ def test_without_the_package_the_error_says_what_to_install(source, tmp_path, mo
     file = tmp_path/"model.gguf"
     write_gguf(source, file, gguf.GGMLQuantizationType.F16)
     find_spec = base_module.importlib.util.find_spec
-    monkeypatch.setattr(base_module.importlib.util, "find_spec", lambda name: None if name == "gguf" else find_spec(name))
+
+    def find_all_but_gguf(name):
+        return None if name == "gguf" else find_spec(name)
+
+    monkeypatch.setattr(base_module.importlib.util, "find_spec", find_all_but_gguf)
     with pytest.raises(DataError, match=r"pip install 'aligners-nb\[gguf\]'"):
         Base.load(file)
 
