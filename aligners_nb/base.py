@@ -428,7 +428,7 @@ def _misfit(model, adapter):
         if weight is None or side not in weight.shape: return layer
     return None
 
-# %% ../nbs/14_base.ipynb #d7c8d44e
+# %% ../nbs/14_base.ipynb #6ee61926
 def _check_rank(adapter):
     "`DataError` if the config and the weights of an adapter were not saved together"
     ranks = {shape[0] for key, shape in adapter.shapes.items() if ".lora_A." in key}
@@ -436,14 +436,20 @@ def _check_rank(adapter):
     raise DataError(f"{adapter.folder}/adapter_config.json says rank {adapter.config.r}, adapter_model.safetensors has "
                     f"{min(ranks - {adapter.config.r})}: copy the folder again")
 
+def _is_copy(adapter, key, own):
+    "Is a tensor of a saved adapter the base's own, saved along with it?"
+    with safe_open(adapter.folder/"adapter_model.safetensors", "pt") as tensors: saved = tensors.get_tensor(key)
+    return own is not None and own.shape == saved.shape and torch.equal(own.detach().cpu(), saved.to(own.dtype))
+
 def _check_extra_weights(model, adapter):
-    "`DataError` if an adapter would replace weights of the base"
+    "`DataError` if an adapter would replace weights of the base by others"
     own = _base_parameters(model, with_heads=True)
     separate = adapter.config.modules_to_save or ()        # PEFT gives each adapter a copy of these
     for key, shape in adapter.shapes.items():
-        name = key.removeprefix("base_model.model.")
+        name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
         if ".lora_" in name or "trainable_tokens" in name: continue
         if not any(f".{module}." in f".{name}" for module in separate):
+            if _is_copy(adapter, key, own.get(name)): continue
             raise DataError(f"the adapter in {adapter.folder} brings its own {name}, which would replace the one that "
                             "all adapters of the base use. Save it again with save_embedding_layers=False, "
                             "or merge it into its model")
