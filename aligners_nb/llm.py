@@ -128,7 +128,7 @@ def check_temperature(
     if not isinstance(temperature, Real) or not 0 <= float(temperature) < float("inf"):
         raise DataError(f"temperature={temperature!r} is no number from 0 (greedy) up")
 
-# %% ../nbs/10_llm.ipynb #0225cc30
+# %% ../nbs/10_llm.ipynb #92cae391
 _LISTS = (list, tuple, range, np.ndarray)
 
 def _check_length(name, values, n_prompts):
@@ -137,13 +137,13 @@ def _check_length(name, values, n_prompts):
         raise DataError(f"{len(values)} {name} for {n_prompts} prompts: give one number, or one for each prompt")
 
 def _token_limits(max_tokens, n_prompts):
-    "The most tokens of each reply"
-    if not isinstance(max_tokens, _LISTS): return [check_positive("max_tokens", max_tokens)]*n_prompts
+    "The most tokens of each reply, as Python's own numbers, which JSON can write"
+    if not isinstance(max_tokens, _LISTS): return [int(check_positive("max_tokens", max_tokens))]*n_prompts
     _check_length("max_tokens", max_tokens, n_prompts)
-    return [check_positive(f"max_tokens[{i}]", limit) for i, limit in enumerate(max_tokens)]
+    return [int(check_positive(f"max_tokens[{i}]", limit)) for i, limit in enumerate(max_tokens)]
 
 def _whole_seed(seed):
-    "A seed as Python's own number, which JSON can write"
+    "A seed as Python's own number"
     if not isinstance(seed, Integral): raise DataError(f"seed {seed!r:.60} is no whole number")
     return int(seed)
 
@@ -155,7 +155,7 @@ def _seeds(seed, n_prompts):
     seed = 0 if seed is None else _whole_seed(seed)
     return [hash((seed, i)) & 0x7fffffff for i in range(n_prompts)]
 
-def _settings(max_tokens, temperature, stop, seed, n_prompts):
+def _settings(max_tokens, temperature, stop, seed, n_prompts)->dict:
     "The checked settings that `_chat` and `_complete` are called with"
     check_temperature(temperature)
     if not isinstance(temperature, (int, float)):
@@ -164,14 +164,14 @@ def _settings(max_tokens, temperature, stop, seed, n_prompts):
     return dict(max_tokens=_token_limits(max_tokens, n_prompts), temperature=temperature, stop=stop,
                 seeds=_seeds(seed, n_prompts))
 
-# %% ../nbs/10_llm.ipynb #aade287a
+# %% ../nbs/10_llm.ipynb #fae5548e
 class Cut(str):
     "A reply that ended because it reached its `max_tokens`"
 
 class Refused(LLMError):
-    "One prompt that gets no reply: it is too long, or the server turns it down"
+    "One prompt that gets no whole reply: it is too long, or the server turns it down or stops the reply"
 
-# %% ../nbs/10_llm.ipynb #218eda61
+# %% ../nbs/10_llm.ipynb #5e0a1526
 def cut_at(
     text:str, # a reply
     stop:tuple|list, # texts
@@ -184,8 +184,9 @@ def _finish(reply, stop):
     "A reply that ends before the stop texts; a `Cut` stays one only if it ran into none of them"
     if isinstance(reply, Refused): return reply
     text = reply.encode("utf-8", "replace").decode()
-    ended = cut_at(text, stop)
-    return Cut(ended) if isinstance(reply, Cut) and ended == text else ended
+    text_before_stop = cut_at(text, stop)
+    is_cut = isinstance(reply, Cut) and text_before_stop == text
+    return Cut(text) if is_cut else text_before_stop
 
 def _finish_all(replies, stop, keep_refused):
     "Finished replies; the first refusal is raised unless refusals are kept"
@@ -242,17 +243,17 @@ def complete(self:LLM,
     replies = _finish_all(replies, settings["stop"], keep_refused)
     return replies[0] if is_one else replies
 
-# %% ../nbs/10_llm.ipynb #8eade1b0
+# %% ../nbs/10_llm.ipynb #4f26c82b
 @patch
 @contextmanager
 def meter(self:LLM)->Iterator[Usage]:
     "Count what the code in a `with` block spends on this LLM, whatever other threads ask of it"
     block_usage = Usage(prices=self.usage.prices)
-    before = _open_meters.set((*_open_meters.get(), (self.usage, block_usage)))
+    token = _open_meters.set((*_open_meters.get(), (self.usage, block_usage)))
     try:
         yield block_usage
     finally:
-        _open_meters.reset(before)
+        _open_meters.reset(token)
 
 # %% ../nbs/10_llm.ipynb #98fe6888
 class CallableLLM(LLM):
@@ -303,7 +304,7 @@ def _prompt_of(item):
     "A prompt, or the last message of a conversation"
     return item if isinstance(item, str) else item[-1]["content"]
 
-# %% ../nbs/10_llm.ipynb #d911c43e
+# %% ../nbs/10_llm.ipynb #a5c3b123
 class _Recording:
     "Replies from a file; an LLM, if there is one, is asked for the missing ones"
     def __init__(self, file, llm):
@@ -356,19 +357,19 @@ class _Recording:
         self.replies |= new_replies
         with self.file.open("a") as f:
             for key, reply in new_replies.items():
-                written = dict(cut=reply) if isinstance(reply, Cut) else reply
-                f.write(json.dumps([key, written], ensure_ascii=False) + "\n")
+                json_reply = dict(cut=reply) if isinstance(reply, Cut) else reply
+                f.write(json.dumps([key, json_reply], ensure_ascii=False) + "\n")
 
 def _key(kind, item, seed, limit, options):
     "The hash of all that a reply depends on"
-    asked = json.dumps([kind, item, seed, dict(options, max_tokens=limit)], sort_keys=True)
-    return hashlib.sha256(asked.encode()).hexdigest()[:24]
+    request = json.dumps([kind, item, seed, dict(options, max_tokens=limit)], sort_keys=True)
+    return hashlib.sha256(request.encode()).hexdigest()[:24]
 
-# %% ../nbs/10_llm.ipynb #cd4e025f
+# %% ../nbs/10_llm.ipynb #63a08d21
 class Replay(LLM):
     "An LLM that plays back replies"
     def __init__(self,
-        replies:list|dict|Callable|str|Path, # in order, by prompt (last message), a function of it, or a recording's file
+        replies:list|dict|Callable|str|Path, # in order, by prompt (last message), a function of it, or a file
         name:str|None=None, # its name in data sets made with it; None: that of the recorded LLM
         record:LLM|None=None, # an LLM that is asked for replies that the file does not hold
     ):
