@@ -40,9 +40,9 @@ from typing import Any, NamedTuple
 from .criterion import DataError
 from .dialogue import small_tokenizer, small_word_tokenizer
 
-# %% ../nbs/14_base.ipynb #e103c772
+# %% ../nbs/14_base.ipynb #d136ffb4
 def small_model(
-    folder, # where to save it
+    folder:str|Path, # where to save it
     kind:str="llama", # a model type of transformers, such as "gpt2" or "bert"
     template:str|None=None, # a chat template for a causal LM; None: it has none
     seed:int=0, # of the weights
@@ -64,7 +64,7 @@ def small_model(
     tok.save_pretrained(folder)
     return str(folder)
 
-# %% ../nbs/14_base.ipynb #c1cfbf51
+# %% ../nbs/14_base.ipynb #fdb36def
 class Base:
     "A model with its tokenizer, adapters and lock, shared by all objects that use the model"
     def __init__(self,
@@ -132,18 +132,18 @@ class Base:
         return f"Base({display_name(self)!r}, {self.kind}, {dtype} on {self.device}{adapters})"
 
 def display_name(
-    base, # a `Base`, or the name of one
+    base:Base|str|Path, # a `Base`, or the name of one
 )->str:
     "The name of a base for people: of a path the last part, as the rest is nobody's business"
     name = base.name if isinstance(base, Base) else str(base)
     return Path(name).name if Path(name).exists() else name
 
-# %% ../nbs/14_base.ipynb #393f2502
+# %% ../nbs/14_base.ipynb #4dfa06a3
 _HOW_TO_NAME = ("Give 'town', a folder with config.json and *.safetensors, a .gguf file, "
                 "or a hub id such as 'Qwen/Qwen3-0.6B'")
 
 def model_path(
-    name, # "town", a folder, a .gguf file or a hub id
+    name:Base|str|Path, # "town", a folder, a .gguf file or a hub id
 )->str: # an absolute path, or a hub id
     "The place of a model"
     if isinstance(name, Base):
@@ -173,7 +173,7 @@ def _check_no_adapter(path, name):
     raise DataError(f"{str(name)!r} is an adapter, no model: give its base and the adapter, "
                     f"LocalLLM({base!r}, adapter={str(name)!r})")
 
-# %% ../nbs/14_base.ipynb #ebb2d0ae
+# %% ../nbs/14_base.ipynb #99e11441
 def _source(path:str)->tuple[str, dict[str, Any]]:
     "The arguments of `from_pretrained` that find a model: its place, and of a GGUF file its name"
     if not path.endswith(".gguf"): return path, {}
@@ -184,7 +184,7 @@ def _source(path:str)->tuple[str, dict[str, Any]]:
     return str(Path(path).parent), dict(gguf_file=Path(path).name)
 
 def model_type(
-    name, # a `Base`, "town", a folder, a .gguf file or a hub id
+    name:Base|str|Path, # a `Base`, "town", a folder, a .gguf file or a hub id
 )->str: # such as "llama" or "bert"
     "The architecture of a model, read from its config"
     if isinstance(name, Base): return name.model.config.model_type
@@ -227,12 +227,12 @@ def check_tokens(
                         f"{min(in_texts)!r}: the embedding has {n_rows} rows. "
                         "Call model.resize_token_embeddings(len(tok)) and save the model again")
 
-# %% ../nbs/14_base.ipynb #2d591b18
+# %% ../nbs/14_base.ipynb #d32036b1
 _SENTENCEPIECE_FILES = "tokenizer.model", "spm.model", "spiece.model", "sentencepiece.bpe.model"
 
 def load_tokenizer(
     path:str, # a folder, a .gguf file or a hub id
-    name, # what to call it in errors
+    name:str|Path, # what to call it in errors
 )->Any: # a transformers tokenizer
     "The tokenizer of a model or an adapter"
     place, options = _source(path)
@@ -319,10 +319,10 @@ def _check_kind(kind, labels):
     if labels != "own" and (not isinstance(labels, int) or labels < 1):
         raise ValueError(f"labels={labels!r}: give the number of classes of a new head, or 'own' for the model's own")
 
-# %% ../nbs/14_base.ipynb #685b352b
+# %% ../nbs/14_base.ipynb #a9b72583
 @patch(cls_method=True)
 def load(cls:Base,
-    name, # "town", a folder, a .gguf file or a hub id
+    name:str|Path, # "town", a folder, a .gguf file or a hub id
     kind:str="causal", # "causal" writes text, "classifier" gives a number for each class
     device:str|torch.device|None=None, # None: a GPU if there is one
     dtype:str|torch.dtype|None=None, # None: bfloat16 on a GPU, float32 elsewhere
@@ -345,7 +345,7 @@ def load(cls:Base,
     return base
 
 def as_base(
-    base, # a `Base`, "town", a folder, a .gguf file or a hub id
+    base:Base|str|Path, # a `Base`, "town", a folder, a .gguf file or a hub id
     kind:str="causal", # of the base
 )->Base:
     "A base from its name"
@@ -642,10 +642,10 @@ def release(self:Base):
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 
-# %% ../nbs/14_base.ipynb #ba5561e0
+# %% ../nbs/14_base.ipynb #86f0b010
 def context_length(
-    model, # the base
-    tok, # its tokenizer
+    model:Any, # the base
+    tok:Any, # its tokenizer
 )->int: # tokens
     "The longest input that `model` can read"
     config = model.config.get_text_config()
@@ -657,7 +657,7 @@ def context_length(
             limits.append(module.num_embeddings - padding - 1)
     return min(int(limit) for limit in (*limits, 2**20) if limit > 0)
 
-# %% ../nbs/14_base.ipynb #900b9310
+# %% ../nbs/14_base.ipynb #6f344ec0
 def weights_hash(
     parameters:Iterable[torch.Tensor],
 )->str: # 12 hex digits
@@ -670,7 +670,7 @@ def weights_hash(
     return hash_of_all.hexdigest()[:12]
 
 def base_hash(
-    model, # the base, with or without adapters
+    model:Any, # the base, with or without adapters
 )->str: # 12 hex digits
     "The `weights_hash` of a base's own weights"
     return weights_hash(_base_parameters(model).values())
