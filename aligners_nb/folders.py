@@ -32,14 +32,14 @@ from .base import base_hash
 from .checks import plain_number
 from .criterion import Criterion, DataError
 
-# %% ../nbs/20_folders.ipynb #494bcd6d
+# %% ../nbs/20_folders.ipynb #905411ae
 def expand(
     path:Any, # the name of a file or folder
 )->Path: # with the home folder in place of a leading `~`
     "`path` as a `Path`; `TypeError` if it is no name"
     if not isinstance(path, (str, os.PathLike)): raise TypeError(f"{path!r:.60} is no folder: give its name")
     try: return Path(path).expanduser()
-    except RuntimeError: raise DataError(f"{path} begins with ~, but there is no such home folder: write it out") from None
+    except RuntimeError: raise DataError(f"{path} begins with ~, which is no home folder: write it out") from None
 
 def write_file(
     path:Any, # the file; its folder must be there
@@ -225,7 +225,7 @@ def read_meta(
                             "copy the folder again, or save it again")
     return meta
 
-# %% ../nbs/20_folders.ipynb #71678f6a
+# %% ../nbs/20_folders.ipynb #5d942463
 ADAPTER_FILES = "adapter_config.json", "adapter_model.safetensors", "README.md", "chat_template.jinja"
 
 def _is_adapter_file(name): return name in ADAPTER_FILES
@@ -246,7 +246,7 @@ def save_adapter(
     settings = dict(config, inference_mode=True, base_model_name_or_path=base)
     meta = dict(format=1, base=base, base_print=base_hash(model), **meta)
     with new_folder(folder, marker, _is_adapter_file) as scratch:
-        LoraConfig(**settings).save_pretrained(scratch)
+        LoraConfig(**settings).save_pretrained(str(scratch))
         write_file(scratch/"adapter_model.safetensors", save(tensors, metadata=dict(format="pt")))
         write_file(scratch/"README.md", card)
         write_file(scratch/marker, to_json(meta))
