@@ -36,7 +36,7 @@ def default_settings(
     exponent = LLAMA_EXPONENT if config.model_type == "llama" else OTHER_EXPONENT
     return dict(rank=16, lr=min(MOST_LR, 5e-4*(2000/config.hidden_size)**exponent), batch_size=16)
 
-# %% ../nbs/30_training.ipynb #a3bbe7a1
+# %% ../nbs/30_training.ipynb #f78d6242
 MOST_SEED = 2**32
 
 class Settings(NamedTuple):
@@ -50,8 +50,9 @@ class Settings(NamedTuple):
 def _check_seed(seed):
     message = f"seed={seed!r:.60}: give a whole number from 0 to 2**32-1"
     if isinstance(seed, bool) or not isinstance(seed, Integral): raise TypeError(message)
-    if not 0 <= seed < MOST_SEED: raise ValueError(message)
-    return int(seed)
+    number = int(seed)
+    if not 0 <= number < MOST_SEED: raise ValueError(message)
+    return number
 
 def check_settings(
     epochs:Any, # a number above 0
@@ -193,7 +194,7 @@ def _check_weights(model, lr):
         if weights.requires_grad and not weights.isfinite().all():
             raise _diverged(f"(weights of {name.split('.lora_')[0]} are not finite numbers)", lr)
 
-# %% ../nbs/30_training.ipynb #cd97c1a4
+# %% ../nbs/30_training.ipynb #223db9b7
 def train(
     model:Any, # a PEFT model whose active adapter is to learn; of a shared base inside `with base.using(adapter)`
     examples:list, # dicts as `collate` takes them
@@ -216,7 +217,8 @@ def train(
     with tempfile.TemporaryDirectory() as folder:
         arguments = _arguments(model, len(examples), folder, settings, kwargs)
         collator = partial(collate, pad=pad)
-        trainer = make_trainer(model, arguments, data_collator=collator, train_dataset=examples, callbacks=[log])
+        data:Any = examples   # a list is a data set to the Trainer, which its types do not say
+        trainer = make_trainer(model, arguments, data_collator=collator, train_dataset=data, callbacks=[log])
         trainer.remove_callback(transformers.PrinterCallback)
         try:
             trainer.train()

@@ -1,16 +1,19 @@
 "Folders are written whole or not at all, also where they can't be renamed, and lose nothing that was there"
 import errno
+import json
 import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from aligners_nb.criterion import DataError
-from aligners_nb.folders import is_finished, new_folder, save_adapter, write_file
+from aligners_nb import folders
+from aligners_nb.criterion import Criterion, DataError
+from aligners_nb.folders import find_folder, is_finished, model_card, new_folder, read_meta, save_adapter, write_file
 
 
 def save(folder, text):
@@ -111,3 +114,94 @@ def test_an_adapters_files_have_the_mode_that_the_umask_gives(tmp_path):
     finally:
         os.umask(before)
     assert {oct(stat.S_IMODE(path.stat().st_mode)) for path in folder.iterdir()} == {"0o644"}
+
+
+def killed_at(call, work):
+    "Run `work` in a child process that is killed at its `call`-th change to the disk; was it killed?"
+    child = os.fork()
+    if child == 0:
+        n_calls = 0
+        def count(change):
+            def counted(*args, **kwargs):
+                nonlocal n_calls
+                n_calls += 1
+                if n_calls == call:
+                    os._exit(9)
+                return change(*args, **kwargs)
+            return counted
+        for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink"):
+            setattr(os, name, count(getattr(os, name)))
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("kind", ["renamed", "mounted", "busy"])
+def test_killed_at_any_moment_nothing_is_lost_or_in_the_way(tmp_path, monkeypatch, kind):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if kind == "mounted":
+        monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == folder)
+    if kind == "busy":
+        real = Path.rename
+        def busy(path, target):
+            if path == folder or Path(target) == folder:
+                raise OSError(errno.EBUSY, "Device or resource busy")
+            return real(path, target)
+        monkeypatch.setattr(Path, "rename", busy)
+    call, was_killed = 0, True
+    while was_killed:
+        save(folder, "one")
+        call += 1
+        was_killed = killed_at(call, lambda: save(folder, "two"))
+        if kind == "renamed" or (folder / "marker.json").exists():
+            files = contents(find_folder(folder))
+            visible = {name: text for name, text in files.items() if ".scratch" not in name}
+            assert visible in (whole("one"), whole("two"))
+        monkeypatch.setattr(folders, "SCRATCH_AGE", -1)
+        save(folder, "three")                         # by another program, later
+        assert contents(tmp_path) == {f"folder/{name}": text for name, text in whole("three").items()}
+    assert call > 10
+
+
+def test_scratch_folders_of_others_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "SCRATCH_AGE", -1)
+    (tmp_path / ".scratch-a-b-1-2-earlier").mkdir()   # of the folder "a-b", not of "a"
+    with pytest.raises(DataError, match="no folder"):
+        find_folder(tmp_path / "a")
+    save(tmp_path / "a", "one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".scratch-a-b-1-2-earlier", "a"]
+
+
+def test_a_young_scratch_folder_stays(tmp_path):
+    (tmp_path / ".scratch-a-1-2").mkdir()             # another program saves to the same folder right now
+    save(tmp_path / "a", "one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".scratch-a-1-2", "a"]
+
+
+def test_a_local_base_stays_private():
+    criterion = Criterion("civil", ["Be polite."])
+    for base in ("/home/me/base", "~/base", "~nobody/base", "models/of/mine", "C:\\models\\base"):
+        assert base not in model_card("A title", base, criterion, {}, "")
+    assert "base_model: you/base" in model_card("A title", "you/base", criterion, {}, "")
+
+
+def test_a_rank_from_numpy_can_be_saved(tmp_path):
+    sizes = dict(vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    config = LoraConfig(r=np.int64(2), lora_alpha=np.float32(8), target_modules="all-linear")
+    model = get_peft_model(LlamaForCausalLM(LlamaConfig(**sizes)), config, adapter_name="mine")
+    folder = save_adapter(model, "mine", tmp_path / "mine", "my/base", dict(lr=np.float32(.5)), "aligner.json", "")
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], read_meta(folder, "aligner.json")["lr"]) == (2, 8, .5)
+
+
+@pytest.mark.parametrize("number, is_known", [(1, True), (2, True), (3, False), (None, False), ("1", False)])
+def test_formats(tmp_path, number, is_known):
+    write_file(tmp_path / "squad.json", json.dumps(dict(format=number)))
+    if is_known:
+        assert read_meta(tmp_path, "squad.json") == dict(format=number)
+    else:
+        with pytest.raises(DataError, match="update aligners-nb"):
+            read_meta(tmp_path, "squad.json")
