@@ -230,7 +230,7 @@ def _answers(text, record):
     if not isinstance(line, dict) or _own_fields(line) != _own_fields(record.fields): return False
     return "error" in line if record.error else "aligned" in line
 
-# %% ../nbs/52_cli.ipynb #04d9770d
+# %% ../nbs/52_cli.ipynb #b228a44d
 class Progress(NamedTuple):
     "How far an earlier run has come"
     lines: int # finished lines in the output
@@ -252,8 +252,9 @@ def resume(
                     raise DataError(f"{output} is there already and holds something else: name another --out")
                 break
             if record is None or not _answers(text, record):
-                raise DataError(f"line {n_lines+1} of {output} does not answer record {n_lines+1} of {source}: the input "
-                                "has changed since, or the file is another one. Delete it, or name another --out")
+                raise DataError(f"line {n_lines+1} of {output} does not answer record {n_lines+1} of {source}: "
+                                "the input has changed since, or the file is another one. "
+                                "Delete it, or name another --out")
             finished += len(text)
             n_lines += 1
             n_errors += "error" in json.loads(text)
@@ -370,7 +371,7 @@ def align_file(
     if errors: say(f"{errors} of {total} lines have an error, each says why in {output}")
     return errors
 
-# %% ../nbs/52_cli.ipynb #dc8a8cce
+# %% ../nbs/52_cli.ipynb #bb5d9b2e
 def parser()->argparse.ArgumentParser:
     "The commands and their options"
     aligners = argparse.ArgumentParser("aligners", description="Train small models that align the answers of any LLM.")
@@ -380,20 +381,22 @@ def parser()->argparse.ArgumentParser:
                                             "a killed run resumes")
     demo.add_argument("--out", default="runs/demo", help="folder of the run (%(default)s)")
     demo.add_argument("--n", type=int, default=300, help="questions for each of the three LLMs (%(default)s)")
-    demo.add_argument("--rows", type=int, default=450, help="synthetic rows for each criterion, 60 or more (%(default)s)")
+    demo.add_argument("--rows", type=int, default=450,
+                      help="synthetic rows for each criterion, 60 or more (%(default)s)")
     demo.add_argument("--seed", type=int, default=42, help="of the data, the training and the questions (%(default)s)")
     align = commands.add_parser("align", help="align the answers in a file, a line for a line; a killed run resumes")
-    align.add_argument("--squad", required=True, help="folder that squad.save_pretrained wrote, such as runs/demo/squad")
+    align.add_argument("--squad", required=True,
+                       help="folder that squad.save_pretrained wrote, such as runs/demo/squad")
     align.add_argument("--in", dest="source", required=True, metavar="FILE",
                        help=f"{_FORMS}, with question, response and maybe id; - is the standard input")
     align.add_argument("--out", required=True, metavar="FILE", help="JSON lines to write, or to go on with")
     align.add_argument("--policy", help="no_regret, paper or always, in place of the squad's own")
     return aligners
 
-# %% ../nbs/52_cli.ipynb #164f5160
+# %% ../nbs/52_cli.ipynb #8f802164
 def _demo(arguments):
     from aligners_nb.demo import Demo, table       # loads PyTorch, which takes seconds
-    demo = Demo(Path(arguments.out).expanduser(), arguments.rows, arguments.n, arguments.seed)
+    demo = Demo(str(Path(arguments.out).expanduser()), arguments.rows, arguments.n, arguments.seed)
     report = demo.run()
     print(f"\n{table(report)}\n\n{demo.out/'report.html'}")
     return 0

@@ -255,5 +255,6 @@ def test_a_real_squad_from_disk(tmp_path):
     assert set(lines[4]) == {"id", "question", "error"}
     whole = output.read_bytes()
     output.write_bytes(whole[:len(whole)//2])
-    assert cli.main(command) == 3 and output.read_bytes() == whole
+    assert cli.main(command) == 3
+    assert [line.get("aligned") for line in read(output)] == [line.get("aligned") for line in lines]
     assert cli.main([*command, "--policy", "always"]) == 2
