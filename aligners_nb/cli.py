@@ -289,7 +289,7 @@ def _check_output(output, source):
         raise DataError(f"--in and --out are the same file, {source}: name another --out")
     return output
 
-# %% ../nbs/52_cli.ipynb #4fabe00d
+# %% ../nbs/52_cli.ipynb #35346202
 def _copy_pipe(pipe, copy):
     with open(copy, "wb") as file:
         if str(pipe) == "-":
@@ -303,7 +303,8 @@ def _as_file(source):
     path = Path(source).expanduser()
     if path.is_dir(): raise DataError(f"{path} is a folder: --in names a file")
     if str(source) != "-" and not path.exists():
-        raise DataError(f"no file {source}: --in names {_FORMS}, with question and response; - is the standard input")
+        raise DataError(f"no file {source}: --in names a file with question and response ({_FORMS}), "
+                        "or - for the standard input")
     if path.is_file():
         yield path
         return
