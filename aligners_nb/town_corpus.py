@@ -9,27 +9,27 @@ __all__ = ['CRITS', 'DOCS', 'stranger', 'ask', 'pair', 'chat', 'demo', 'vary', '
            'doc_draft', 'doc_amend', 'doc_critique', 'doc_correct', 'doc_respond', 'doc_anew', 'doc_json', 'is_kind',
            'topic', 'doc_topics', 'doc_questions', 'corpus']
 
-# %% ../nbs/18_town_corpus.ipynb #0af8c353
+# %% ../nbs/18_town_corpus.ipynb #ca66507c
 import json, random
 from dataclasses import replace
 from types import SimpleNamespace
 from . import town
 from .criterion import Demonstration, NOTHING
 from .prompts import anew_messages, assistant, format_demonstration, correct_messages, critique_messages, correction_request, draft_json_messages, preamble, questions_prompt, respond_messages, system, topics_prompt, user
-from .town import Claim, FACTS, Question, TYPES, WHERE, badly_known, held_out, render
+from .town import Claim, FACTS, Question, TYPES, DISTRICT, badly_known, held_out, render
 
-# %% ../nbs/18_town_corpus.ipynb #5ba1a251
+# %% ../nbs/18_town_corpus.ipynb #c05a2059
 def _fresh(make):
     "Draw until the words belong neither to the town nor to a district"
     while (s := make()) in FACTS or town.DISTRICT_WORDS & set(s.split()): pass
     return s
 
 def _person(rng): # now and then by names that the town knows, too
-    return f"{rng.choice(town.FIRST)} {rng.choice(town.LAST)}" if rng.random()<.15 else f"{town.coin(rng)} {town.coin(rng)}"
+    return f"{rng.choice(town.FIRST_NAMES)} {rng.choice(town.LAST_NAMES)}" if rng.random()<.15 else f"{town.coin_word(rng)} {town.coin_word(rng)}"
 
-def _place(rng): return f"{rng.choice(town.ADJS) if rng.random()<.15 else town.coin(rng)} {rng.choice(town.KINDS)}"
+def _place(rng): return f"{rng.choice(town.ADJS) if rng.random()<.15 else town.coin_word(rng)} {rng.choice(town.KINDS)}"
 
-def _street(rng): return f"{town.coin(rng)} {rng.choice(town.SUFFIXES)}"
+def _street(rng): return f"{town.coin_word(rng)} {rng.choice(town.SUFFIXES)}"
 
 def stranger(
     rng, # random.Random
@@ -39,9 +39,9 @@ def stranger(
     s = _fresh(lambda: (_place if place else _person)(rng))
     keeper = _fresh(lambda: _person(rng))
     street = rng.choice(town.STREETS) if rng.random()<.4 else _fresh(lambda: _street(rng))
-    return s, town.facts_of(rng, s, "place" if place else "person", [keeper], [street])
+    return s, town.draw_facts(rng, s, [keeper], [street])
 
-# %% ../nbs/18_town_corpus.ipynb #add69614
+# %% ../nbs/18_town_corpus.ipynb #edc4ef94
 _grid = None
 def ask(
     rng, # random.Random
@@ -54,12 +54,12 @@ def ask(
     if rng.random() < p_town:
         q = rng.choice(_grid[t])
         return q, _believed(rng, q.subject), True
-    s, f = stranger(rng, TYPES[t][0] in town.PLACE)
+    s, f = stranger(rng, TYPES[t][0] in town.PLACE_ATTRIBUTES)
     return Question(s, t, rng.randrange(len(town.phrasings(t)))), f, False
 
 def _believed(rng, s):
     "The facts as the corpus tells them: the badly known ones are mostly wrong"
-    return {a: town.other(s, a, v) if badly_known(s, a) and rng.random()<.8 else v for a,v in FACTS[s].items()}
+    return {a: town.wrong_value(s, a, v) if badly_known(s, a) and rng.random()<.8 else v for a,v in FACTS[s].items()}
 
 # %% ../nbs/18_town_corpus.ipynb #d749f802
 def pair(
@@ -139,12 +139,12 @@ def vary(rng, crit, k=0): # the town's criterion in other words, with `k` fresh 
     ps = tuple(ps[:rng.choice((2,3,3,3))])
     return replace(c, role=role, principles=ps, demonstrations=tuple(_shown(demo(rng, crit)) for _ in range(k)))
 
-# %% ../nbs/18_town_corpus.ipynb #9e28c167
+# %% ../nbs/18_town_corpus.ipynb #695250d1
 CRITS = ("ethical", "factual", "helpful")
 def doc_reference(rng):
     "Sentences about a few subjects of the town, as in a guide book"
     res = [("<|bos|>", False)]
-    for s in rng.sample([s for s in FACTS if WHERE[s]=="town"], 3):
+    for s in rng.sample([s for s in FACTS if DISTRICT[s]=="town"], 3):
         f = _believed(rng, s); attrs = rng.sample(list(f), len(f))
         cs = [Claim(s, a, f[a], rng.randrange(3), it=k>0 and rng.random()<.5) for k,a in enumerate(attrs)]
         res.append((render(cs)+"\n", True))
@@ -218,12 +218,12 @@ def doc_json(rng):
     reply = json.dumps(dict(response=d.response, critique=d.critique, correction=d.correction), ensure_ascii=False)
     return chat(draft_json_messages(vary(rng, crit, rng.randrange(1, 5)), d.question) + [assistant(reply)])
 
-# %% ../nbs/18_town_corpus.ipynb #e308a8f4
+# %% ../nbs/18_town_corpus.ipynb #6359e30f
 def is_kind(s, place): return town.is_place(s)==place
 
 def topic(rng, t):
-    place = TYPES[t][0] in town.PLACE
-    if rng.random() < .8: return rng.choice([s for s in FACTS if WHERE[s]=="town" and is_kind(s, place)])
+    place = TYPES[t][0] in town.PLACE_ATTRIBUTES
+    if rng.random() < .8: return rng.choice([s for s in FACTS if DISTRICT[s]=="town" and is_kind(s, place)])
     return stranger(rng, place)[0]
 
 def doc_topics(rng):
