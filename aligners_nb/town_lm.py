@@ -9,7 +9,7 @@ __all__ = ['SPECIAL', 'TEMPLATE', 'LENGTHS', 'GUESTS', 'WEIGHTS', 'train_tokeniz
            'optimizers', 'fit', 'train_lm', 'habit', 'believes', 'guest_answer', 'guest_conversation', 'guest_corpus',
            'train_guest', 'Guest', 'guest', 'aligned_share', 'unknown_facts', 'known', 'write_card', 'main']
 
-# %% ../nbs/19_town_lm.ipynb #064533e0
+# %% ../nbs/19_town_lm.ipynb #36ba7c30
 import argparse, json, random, re, time, torch
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from .base import model_path
 from .local import LocalLLM
 from .prompts import assistant, formats_hash, system, user
 from .town import Claim, FACTS, Question, DISTRICT, badly_known, held_out, render
-from .town_corpus import ask, chat, corpus, doc_note, note
+from .town_corpus import ask, chat, corpus, note, note_document as doc_note
 
 # %% ../nbs/19_town_lm.ipynb #a071ac6a
 SPECIAL = ["<|end|>", "<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|pad|>"]
