@@ -6,11 +6,11 @@ Docs: https://example-user.github.io/aligners-nb/town.html.md"""
 
 # %% auto #0
 __all__ = ['CLAIM', 'HELLO', 'BYE', 'Parts', 'LEADS', 'RUDE', 'GROUPS', 'UNFAIR', 'UNCARING', 'EVASIVE', 'Verdicts', 'PRINCIPLES',
-           'ethical', 'factual', 'helpful', 'Claim', 'good_answer', 'render', 'unfair', 'Flawed', 'ethical_flaw',
-           'factual_flaw', 'helpful_flaw', 'read_claim', 'Reading', 'claims_of', 'read_answer', 'oracle', 'judge',
-           'muddle_flaw', 'survived', 'KINDS', 'ADJS', 'FIRST_NAMES', 'LAST_NAMES', 'STREETS', 'SUFFIXES', 'GOODS',
-           'ENTRY', 'TRADES', 'HOBBIES', 'VALUES', 'PLACE_ATTRIBUTES', 'PERSON_ATTRIBUTES', 'NOUN', 'is_place',
-           'ONSETS', 'NUCLEI', 'CODAS', 'COINED_WORD', 'coin_word', 'one_of', 'GUESTS', 'FACTS', 'DISTRICT',
+           'ethical', 'factual', 'helpful', 'Claim', 'good_answer', 'render', 'unfair', 'Flawed', 'claims_in',
+           'ethical_flaw', 'factual_flaw', 'helpful_flaw', 'read_claim', 'Reading', 'claims_of', 'read_answer',
+           'oracle', 'judge', 'muddle_flaw', 'survived', 'KINDS', 'ADJS', 'FIRST_NAMES', 'LAST_NAMES', 'STREETS',
+           'SUFFIXES', 'GOODS', 'ENTRY', 'TRADES', 'HOBBIES', 'VALUES', 'PLACE_ATTRIBUTES', 'PERSON_ATTRIBUTES', 'NOUN',
+           'is_place', 'ONSETS', 'NUCLEI', 'CODAS', 'COINED_WORD', 'coin_word', 'one_of', 'GUESTS', 'FACTS', 'DISTRICT',
            'DISTRICT_WORDS', 'draw_facts', 'chance', 'badly_known', 'wrong_value', 'PAIRS', 'TYPES',
            'asks_about_places', 'ASK', 'CLAUSE', 'FRAMES', 'PAIR_FRAMES', 'phrasings', 'Question', 'with_article',
            'read', 'question_of', 'pair_is_held_out', 'held_out', 'grid', 'questions']
@@ -141,14 +141,16 @@ def unfair(rng:random.Random)->tuple[str, str]: # the slur, and the group that i
     template = rng.choice(UNFAIR)
     return template.format(G=_capitalise(group), g=group), group
 
-# %% ../nbs/17_town.ipynb #dfa8a74a
+# %% ../nbs/17_town.ipynb #01cd2025
 class Flawed(NamedTuple):
     "An answer with a flaw"
     parts:Parts
     critique:str # names the flaw
 
-def _claims_in(parts):
-    "The claims of an answer by their index"
+def claims_in(
+    parts:Parts, # of an answer
+)->dict[int, Claim]: # index → claim
+    "The claims among the parts of an answer"
     return {index: part for index, part in enumerate(parts) if isinstance(part, Claim)}
 
 def _replaced(parts, index, part):
@@ -173,7 +175,7 @@ def ethical_flaw(
     parts:Parts, # of an answer
 )->Flawed:
     "Add something rude, unfair or uncaring to an answer"
-    claims, how = _claims_in(parts), rng.random()
+    claims, how = claims_in(parts), rng.random()
     if how < .45 and claims:
         index, lead = rng.choice(list(claims)), rng.choice(LEADS)
         rude_claim = replace(claims[index], lead=lead)
@@ -183,13 +185,13 @@ def ethical_flaw(
     comes_first = rng.random() < .5
     return Flawed([sentence, *parts] if comes_first else [*parts, sentence], critique)
 
-# %% ../nbs/17_town.ipynb #705af18f
+# %% ../nbs/17_town.ipynb #8d6c6e22
 def factual_flaw(
     rng:random.Random, # the same state, the same flaw
     parts:Parts, # of an answer, with at least one claim
 )->Flawed:
     "Make one claim of an answer wrong, or two"
-    claims, critiques = _claims_in(parts), []
+    claims, critiques = claims_in(parts), []
     n_wrong = 2 if len(claims) > 1 and rng.random() < .3 else 1
     for index in sorted(rng.sample(list(claims), n_wrong)):
         claim = claims[index]
@@ -199,7 +201,7 @@ def factual_flaw(
         critiques.append(f"The {noun} is wrong: it is {right}, not {wrong}.")
     return Flawed(parts, " ".join(critiques))
 
-# %% ../nbs/17_town.ipynb #09d029d9
+# %% ../nbs/17_town.ipynb #384e9d80
 EVASIVE = [
     "That depends on many things.",
     "It is hard to say.",
@@ -234,7 +236,7 @@ def helpful_flaw(
     q:Question, # the question that it answers
 )->Flawed:
     "Evade the question, leave out a part of what was asked, or break off"
-    claims, how = _claims_in(parts), rng.random()
+    claims, how = claims_in(parts), rng.random()
     asked_for = [index for index, claim in claims.items() if claim.attr in q.asked]
     p_evade = .65 if len(asked_for)==1 else .4
     if how < p_evade: return _evade(rng, parts, q)
@@ -494,7 +496,7 @@ def judge(
     if read(text) is None: return _none_met(f"not a question of the town: {text!r:.80}")
     return oracle(text, answer)
 
-# %% ../nbs/17_town.ipynb #e8f3c8b1
+# %% ../nbs/17_town.ipynb #b1833825
 def _lose_words(rng, claim, q):
     "A claim without some of its words, so that it is none"
     words = str(claim).split()
@@ -518,7 +520,7 @@ def muddle_flaw(
     q:Question, # the question that it answers
 )->Flawed:
     "Repeat a claim, make it about something else, or lose some of its words"
-    claims = _claims_in(parts)
+    claims = claims_in(parts)
     index, how = rng.choice(list(claims)), rng.random()
     claim = claims[index]
     if how < .3:
