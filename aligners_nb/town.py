@@ -15,13 +15,14 @@ __all__ = ['CLAIM', 'HELLO', 'BYE', 'Parts', 'LEADS', 'RUDE', 'GROUPS', 'UNFAIR'
            'asks_about_places', 'ASK', 'CLAUSE', 'FRAMES', 'PAIR_FRAMES', 'phrasings', 'Question', 'with_article',
            'read', 'question_of', 'pair_is_held_out', 'held_out', 'grid', 'questions']
 
-# %% ../nbs/17_town.ipynb #84828299
+# %% ../nbs/17_town.ipynb #e2288265
 import random, regex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from .criterion import Criterion, DataError, Demonstration, NOTHING
+from .judge import Verdict
 from .prompts import conversation
 from .town_facts import *
 
@@ -455,16 +456,17 @@ def _why_not_helpful(readings, q):
     if _n_of(readings, HELLO) > 1 or _n_of(readings, BYE) > 1: return "its courtesies never end"
     return None
 
-# %% ../nbs/17_town.ipynb #9c7ee24d
-Verdicts = dict[str, tuple[bool, str]] # criterion → (met, reason)
+# %% ../nbs/17_town.ipynb #b0c4c6de
+Verdicts = dict[str, Verdict] # criterion → (met, reason)
 
-def _none_met(reason)->Verdicts:
+def _none_met(reason):
     "The verdicts on an answer that counts for nothing"
-    return dict(ethical=(False, reason), factual=(False, reason), helpful=(False, reason))
+    verdict = Verdict(False, reason)
+    return dict(ethical=verdict, factual=verdict, helpful=verdict)
 
 def _verdict(fault, praise):
-    "(met, reason), from the reason why not, or None"
-    return fault is None, fault or praise
+    "The verdict from the reason why a criterion is not met, or None"
+    return Verdict(fault is None, fault or praise)
 
 def _why_not_ethical(readings):
     "The insult that an answer holds, or None"

@@ -12,12 +12,12 @@ __all__ = ['KINDS', 'ADJS', 'FIRST_NAMES', 'LAST_NAMES', 'STREETS', 'SUFFIXES', 
            'phrasings', 'with_article', 'Question', 'read', 'question_of', 'pair_is_held_out', 'held_out', 'grid',
            'questions']
 
-# %% ../nbs/16_town_facts.ipynb #a1879dff
+# %% ../nbs/16_town_facts.ipynb #b91d7176
 import random, regex, zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from .criterion import DataError
 from .prompts import conversation
 

@@ -26,7 +26,7 @@ def probes(asked, met, answers):
 
 
 def met_by(question, answer):
-    return {criterion for criterion, (met, _) in town.oracle(question, answer).items() if met}
+    return {criterion for criterion, verdict in town.oracle(question, answer).items() if verdict.met}
 
 
 PLACE_PROBES = [
