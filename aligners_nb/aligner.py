@@ -65,7 +65,8 @@ class Corrector:
         llm:LLM, # the LLM that corrects
         form:Form=PROMPTED, # the way to ask it
     ):
-        self.criterion, self.llm, self.form = check_criterion(criterion), llm, form
+        self.criterion, self.form = check_criterion(criterion), form
+        self.llm:Any = llm
         self.usage = Usage()     # spent on corrections
 
     @property
@@ -135,7 +136,8 @@ class Corrector:
         limits = [budget.limit for budget in budgets]
         with self.llm.meter() as spent:
             # most of a response stays: as a draft it makes a local model faster
-            replies = self.llm.chat(conversations, max_tokens=limits, temperature=0, drafts=responses, keep_refused=True)
+            replies = self.llm.chat(conversations, max_tokens=limits, temperature=0, drafts=responses,
+                                    keep_refused=True)
         self.usage.add(len(responses), spent.prompt_tokens, spent.completion_tokens, spent.seconds)
         return replies
 
@@ -194,7 +196,7 @@ class Aligner(Corrector):
         adapter:Any=None, # a `peft.LoraConfig`, or a folder that holds an adapter; None: what the base suggests
     ):
         check_criterion(criterion)
-        self.base = as_base(base)
+        self.base:Any = as_base(base)
         if adapter is None: adapter = lora_config(self.base.model)
         is_folder = isinstance(adapter, (str, Path))
         # what lies in a folder is put on the base once, however many aligners load it
@@ -232,7 +234,7 @@ class Aligner(Corrector):
 
     @classmethod
     def served(cls,
-        url:str|list[str], # of an OpenAI-compatible server that has loaded the adapter, such as "http://localhost:8000/v1"
+        url:str|list[str], # of a server that has loaded the adapter, such as "http://localhost:8000/v1"
         model:str, # the name under which the server has it
         criterion:Criterion, # what the adapter was trained for
         **kwargs:Any, # anything else `Endpoint` takes
@@ -316,7 +318,8 @@ def _save_trained(aligner, folder):
     "Write a trained aligner as an adapter's folder"
     model_path(aligner.base)                  # an error if nobody could load the base again
     log, criterion = aligner.log, aligner.criterion
-    meta = dict(criterion=criterion.to_dict(), request=aligner_request(criterion), fingerprint=aligner.fingerprint, log=log)
+    meta = dict(criterion=criterion.to_dict(), request=aligner_request(criterion), fingerprint=aligner.fingerprint,
+                log=log)
     training = f"{log[-1]['step']} steps, loss {log[-1]['loss']:.3f}" if log else "none"
     facts = dict(base=display_name(aligner.base), training=training, rank=aligner.model.peft_config[aligner.name].r)
     base = aligner.base.name

@@ -95,7 +95,8 @@ def test_each_row_has_its_own_limit():
     assert aligner.fits("When?", "At nine.") and not aligner.fits("When?", "At nine. "*60)
 
 
-@pytest.mark.parametrize("reply", ["", "  ", Cut("At"), Refused("too long"), "The answer is fine.", "Correction:", "<think>"])
+@pytest.mark.parametrize("reply", ["", "  ", Cut("At"), Refused("too long"), "The answer is fine.", "Correction:",
+                                   "<think>"])
 def test_a_broken_reply_leaves_the_answer_alone(reply):
     aligner = Aligner.prompted(CallableLLM(lambda messages: reply), civil)
     assert aligner(QUESTIONS, RESPONSES) == RESPONSES
@@ -110,8 +111,8 @@ def test_a_prompted_aligner_shows_the_principles_and_reads_the_correction():
 
     assert Aligner.prompted(write, civil)("When?", "At nine, fool.") == "At nine."
     assert "Be polite." in prompts[0][0]["content"] and prompts[0][-2]["content"] == "At nine, fool."
-    assert Aligner.prompted(Replay(["At nine.", "At ten."]), civil)(["When?"]*2, ["At nine, fool."]*2, batch_size=1) == \
-        ["At nine.", "At ten."]
+    assert Aligner.prompted(Replay(["At nine.", "At ten."]), civil)(["When?"]*2, ["At nine, fool."]*2,
+                                                                       batch_size=1) == ["At nine.", "At ten."]
 
 
 def test_served_and_prompted_aligners_are_saved(tmp_path, llama):
@@ -202,7 +203,8 @@ def test_an_adapter_that_is_not_finite_is_refused(tmp_path, gpt2):
 
 def test_numbers_of_numpy_train_and_save_alike(tmp_path, gpt2):
     numbers = dict(rank=4, seed=3, batch_size=4, epochs=1, lr=.001)
-    numpy_numbers = dict(rank=np.int64(4), seed=np.int32(3), batch_size=np.int64(4), epochs=np.int64(1), lr=np.float64(.001))
+    numpy_numbers = dict(rank=np.int64(4), seed=np.int32(3), batch_size=np.int64(4), epochs=np.int64(1),
+                         lr=np.float64(.001))
     prints = []
     for name, settings in dict(plain=numbers, numpy=numpy_numbers).items():
         aligner = Aligner.fit(ROWS, base=gpt2, criterion=civil, progress=False, out=tmp_path / name, **settings)
