@@ -124,7 +124,7 @@ class Corrector:
         for i, budget in enumerate(budgets):
             if budget.left >= budget.needed: continue
             raise DataError(f"answer {i} is too long with its question for {self._model_name()}: the answer has "
-                            f"{budget.response} tokens, a correction as long needs {budget.needed}, and the context has "
+                            f"{budget.response} tokens, a correction as long needs {budget.needed}, the context has "
                             f"{max(0, budget.left)} left after the request. Shorten one of them, or ask "
                             "`aligner.fits(question, response)` first")
 
