@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from fastcore.basics import patch
 from tqdm.auto import tqdm
-from .aligner import Aligner
+from .aligner import Aligner, Corrector
 from .checks import check_pairs
 from .criterion import Criterion, DataError, LLMError
 from .diff import word_diff
@@ -129,7 +129,7 @@ def _check_parts(pairs):
     if wrong or not pairs:
         example = wrong[0] if wrong else pairs
         raise DataError(f"a squad is made from pairs: Squad([(inspector, aligner), …]); got {example!r:.60}")
-    if any(isinstance(inspector, Aligner) or isinstance(aligner, Inspector) for inspector, aligner in pairs):
+    if any(isinstance(inspector, Corrector) or isinstance(aligner, Inspector) for inspector, aligner in pairs):
         raise DataError("in a pair the inspector comes first: Squad([(inspector, aligner), …])")
     for inspector, aligner in pairs:
         inspected, aligned = inspector.criterion.name, aligner.criterion.name
@@ -425,7 +425,7 @@ def _kind_of(folder, part):
     "The kind of a saved part, such as `trained` or `prompted`"
     marker, key = PARTS[part]
     kind = read_meta(folder/part, marker).get(key, "trained")
-    return kind["kind"] if isinstance(kind, dict) else kind
+    return kind["type"] if isinstance(kind, dict) else kind
 
 @patch
 def save_pretrained(self:Squad,
@@ -474,8 +474,9 @@ def from_pretrained(cls:Squad,
             for part in PARTS: _check_base_is_there(folder/name, part)
     pairs = []
     for name in meta["criteria"]:
-        inspector = Inspector.from_pretrained(folder/name/"inspector", base=base)
-        pairs.append((inspector, Aligner.from_pretrained(folder/name/"aligner", base=base)))
+        moved = {part: base if _kind_of(folder/name, part) == "trained" else None for part in PARTS}
+        inspector = Inspector.from_pretrained(folder/name/"inspector", base=moved["inspector"])
+        pairs.append((inspector, Aligner.from_pretrained(folder/name/"aligner", base=moved["aligner"])))
     return cls(pairs, policy or meta.get("policy", "no_regret"))
 
 @patch
