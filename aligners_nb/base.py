@@ -6,8 +6,7 @@ Docs: https://example-user.github.io/aligners-nb/base.html.md"""
 
 # %% auto #0
 __all__ = ['AUTO_CLASSES', 'small_model', 'Base', 'display_name', 'model_path', 'model_type', 'check_tokens', 'load_tokenizer',
-           'as_base', 'AdapterFiles', 'unique_name', 'adapter_id', 'context_length', 'weights_hash', 'base_hash',
-           'load', 'attach', 'check_base']
+           'as_base', 'AdapterFiles', 'unique_name', 'adapter_id', 'context_length', 'weights_hash', 'base_hash']
 
 # %% ../nbs/14_base.ipynb #375b075e
 import copy
@@ -383,6 +382,8 @@ def _read_adapter(folder):
     try: config = PeftConfig.from_pretrained(str(config_file.parent))
     except _LOADING_ERRORS as e:
         raise DataError(f"{config_file} can't be read ({e!r:.80}): copy the folder again") from None
+    if config.peft_type is None:
+        raise DataError(f"{config_file} can't be read (it names no peft_type): copy the folder again")
     _check_lora(config, f"the adapter in {folder}")
     try: return AdapterFiles(config_file.parent, config, _tensor_shapes(weights_file))
     except (OSError, SafetensorError) as e:
@@ -674,51 +675,3 @@ def base_hash(
 )->str: # 12 hex digits
     "The `weights_hash` of a base's own weights"
     return weights_hash(_base_parameters(model).values())
-
-# %% ../nbs/14_base.ipynb #58c22258
-# The bridge for chapters that still hold a model and not its `Base`.
-def _tied(base):
-    "The base, which now lives as long as somebody holds its model"
-    model = base.model.get_base_model() if isinstance(base.model, PeftModel) else base.model
-    model.its_base = base
-    return base
-
-def load(
-    name, # "town", a folder, a .gguf file, a hub id or a `Base`
-    kind:str="causal", # "causal" or "classifier"
-    device=None, # None: a GPU if there is one
-    dtype=None, # None: bfloat16 on a GPU, float32 elsewhere
-): # (model, tokenizer)
-    "The model and the tokenizer of a shared base"
-    base = name if isinstance(name, Base) else Base.load(name, kind, device, dtype)
-    return _tied(base).model, base.tok
-
-def attach(
-    name, # of the base, or a `Base`
-    adapter, # a `LoraConfig`, or the folder of a saved adapter
-    adapter_name:str, # what to call it
-    kind:str="causal", # of the base
-    trainable:bool=False, # will it be trained?
-)->PeftModel: # the one model that holds all adapters of this base
-    "Put an adapter on a shared base, and leave the adapters of that base switched on"
-    base = _tied(as_base(name, kind))
-    base.add_adapter(adapter, adapter_name, trainable or isinstance(adapter, LoraConfig))
-    base.model.base_model.enable_adapter_layers()
-    return base.model
-
-def check_base(
-    meta:dict, # what `read_meta` gave
-    model, # the base as it was loaded now
-    folder, # of the adapter
-    base:str, # how that base was asked for
-):
-    "`DataError` if the adapter can't be put on the base; a warning if it was trained on other weights"
-    adapter = _read_adapter(folder)
-    if layer := _misfit(model, adapter):
-        raise DataError(f"{folder} was trained on {display_name(meta['base'])}, and {display_name(base)} is another "
-                        f"sort of model: it has no {layer} of that size. Give the model it was trained on as base=, "
-                        "or train it again")
-    _check_fits(model, adapter, display_name(base))
-    if meta.get("base_print") not in (None, base_hash(model)):
-        warnings.warn(f"{folder} was trained on other weights of {display_name(meta['base'])} than those loaded now: "
-                      "expect nonsense, or train it again")

@@ -23,7 +23,8 @@ from scipy.special import expit, logit
 from sklearn.metrics import roc_curve
 from transformers import AutoConfig
 from typing import Any
-from .base import Base, as_base, check_base, display_name, model_path
+from .aligner import warn_of_other_weights
+from .base import Base, as_base, display_name, model_path
 from .checks import check_criterion, plain_number
 from .criterion import Criterion, DataError
 from .folders import find_folder, fingerprint, is_finished, model_card, new_folder, read_adapter, read_meta
@@ -375,7 +376,7 @@ def from_pretrained(cls:Inspector,
         warnings.warn(f"{folder} was trained with another request ({meta['request']!r}): calibrate it again, or train it again")
     base = base or meta["base"]
     loaded = as_base(base, scorer_class(base).kind)
-    check_base(meta, loaded.model, folder, base)
+    warn_of_other_weights(meta, loaded, folder)
     return _restored(cls(criterion, base, str(folder)), meta)
 
 def _restored(inspector, meta):

@@ -8,7 +8,7 @@ the engine's own growing cache that repeats the prompt for each row, and nothing
 import argparse, statistics, time, torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from aligners_nb.decode import _cache, _held, generate
-from aligners_nb.base import load
+from aligners_nb.base import Base
 
 SHARED, OWN, NEW, BATCH, ROUNDS = 500, 30, 60, 32, 3
 
@@ -82,6 +82,6 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     size = dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12, num_key_value_heads=12)
     big = LlamaForCausalLM(LlamaConfig(vocab_size=8192, max_position_embeddings=2048, **size)).to(a.device).eval()
-    town = load("town", device=a.device)[0]
+    town = Base.load("town", device=a.device).model
     for name, model in (("the embedded LM", town), ("a random Llama", big)): measure(name, model)
     measure("the embedded LM, nothing shared", town, 0)
