@@ -27,7 +27,7 @@ def test_demonstrations_stay(name):
 
 
 TEXTS = ["", " ", "\n", "None.", "Nothing.", NOTHING, "Response:", "<b>", "```", "яйцо "*9, "Boil it for", "a", "1.",
-         "I can't help with that.", "well "*9, "Boil it well now. "*2, "word "*500, "Eight minutes, you fool.", "🙂", "“"]
+         "I can't help with that.", "well "*9, "Boil it well now. "*2, "word "*500, "You fool.", "🙂", "“"]
 
 
 @pytest.mark.parametrize("f", FILTERS, ids=lambda f: f.__name__)
@@ -84,7 +84,7 @@ def test_a_finding_shows_what_was_found(f, changed, finding): assert f(row(**cha
 
 @pytest.mark.parametrize("f, changed", [
     (none_answer, dict(question="Which of them is open?", correction="None.")),
-    (not_english, dict(correction="Flour, eggs, butter, sugar, salt, milk, yeast, raisins, almonds, cinnamon, lemons.")),
+    (not_english, dict(correction="Flour, eggs, butter, sugar, salt, milk, yeast, raisins, almonds, lemons.")),
     (truncated, dict(response="eight minutes, you silly fool", correction="eight minutes from when it boils")),
     (too_long, dict(response="Wait.", correction="Wait. "*64)),
     (too_long, dict(response="Wait. "*400)),
