@@ -9,102 +9,152 @@ __all__ = ['FILTERS', 'leaked_prompt', 'nothing_in_correction', 'markup', 'none_
            'refusal', 'truncated', 'repetition', 'off_topic', 'unchanged_though_wrong', 'changed_though_right',
            'too_short', 'too_long']
 
-# %% ../nbs/07_filters.ipynb #9e5e0287
+# %% ../nbs/07_filters.ipynb #17ba9d11
 import re
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from .criterion import NOTHING
-from .likeness import as_encoder, stems, question_text, embed
+from .likeness import Encoder, as_encoder, stems, question_text, embed
 from .replies import says_unchanged
 
-# %% ../nbs/07_filters.ipynb #1786610b
-def _find(pattern, r, *keys):
-    "What `pattern` matches first in these texts of row `r`, or None"
-    return next((m[0].strip() for k in keys if (m := pattern.search(question_text(r[k])))), None)
+# %% ../nbs/07_filters.ipynb #bb9d5521
+def _find(
+    pattern:re.Pattern,
+    row:dict, # with the keys of a data set
+    *keys:str, # the texts to look at
+)->str|None:
+    "What `pattern` matches first in these texts, or None"
+    for key in keys:
+        match = pattern.search(question_text(row[key]))
+        if match: return match[0].strip()
+    return None
 
-# %% ../nbs/07_filters.ipynb #71befebc
+# %% ../nbs/07_filters.ipynb #f863c9d6
 _LABEL = re.compile(
     r"(?:^|\n)[\s#*_]*(?:Question|User|Assistant)[*_]* ?:"
     r"|(?:^|\n|[.!?])[\s#*_]*(?:Response|Critique|Correct(?:ion|or)|Principles?|New topics?)[*_]* ?:"
-    r"|^\W*(?i:(?:here(?:['’]?s| is) )?(?:the |my |an? )?(?:corrected|revised|rewritten) (?:answer|response|version))\b[^\n:]{0,40}:"
+    r"|^\W*(?i:(?:here(?:['’]?s| is) )?(?:the |my |an? )?(?:corrected|revised|rewritten) (?:answer|response|version))"
+    r"\b[^\n:]{0,40}:"
     r"|^\s*(?:Type|Hints?|Input|Instructions?) ?:"
     r"|<\|\w+\|>|\[/?INST\]")
 
-def leaked_prompt(r):
+def leaked_prompt(
+    row:dict,
+)->str|None: # the label or token
     "A label of the prompt, or a chat model's control token, stands in a text"
-    return _find(_LABEL, r, "question", "response", "correction")
+    return _find(_LABEL, row, "question", "response", "correction")
 
-# %% ../nbs/07_filters.ipynb #c510b6e0
-def nothing_in_correction(r):
+# %% ../nbs/07_filters.ipynb #55ef4b2b
+def nothing_in_correction(
+    row:dict,
+)->str|None: # how the correction begins
     "The correction says that there is nothing to correct"
-    return says_unchanged(r["correction"]) and r["correction"][:60]
+    return row["correction"][:60] if says_unchanged(row["correction"]) else None
 
-# %% ../nbs/07_filters.ipynb #f7a12b52
+# %% ../nbs/07_filters.ipynb #2d3b1370
 _MARKUP = re.compile(r"</?[a-z][a-z0-9]*(?:\s+[\w-]+\s*=[^<>]*)?\s*/?>|\]\(\w+:|```", re.I)
 
-def markup(r):
-    "HTML, a Markdown link or a code fence"
-    return _find(_MARKUP, r, "response", "correction")
+def markup(
+    row:dict,
+)->str|None: # the tag, link or fence
+    "HTML, a Markdown link or a code fence stands in an answer"
+    return _find(_MARKUP, row, "response", "correction")
 
-# %% ../nbs/07_filters.ipynb #cca9071c
+# %% ../nbs/07_filters.ipynb #f433fe61
 _NONE = re.compile(r"^\W*(?:none|n/?a|null|nil|nan|undefined|not applicable)?\W*$", re.I)
+_COUNT = re.compile(r"\W*(?:none|nil)\W*", re.I)
+_ASKS_HOW_MANY = re.compile(r"\bhow m(?:any|uch)\b|\bwhich\b|\bany\b", re.I)
 
-def none_answer(r):
-    "An answer of which nothing is left, or only `none`"
-    counts = re.search(r"\bhow m(?:any|uch)\b|\bwhich\b|\bany\b", question_text(r["question"]), re.I)
-    def bad(t): return _NONE.match(t) and not (counts and re.fullmatch(r"\W*(?:none|nil)\W*", t, re.I))
-    return next((r[k] or "empty" for k in ("response", "correction") if bad(r[k])), None)
+def none_answer(
+    row:dict,
+)->str|None: # the answer
+    "An answer is empty, or only says `none`"
+    asks_how_many = _ASKS_HOW_MANY.search(question_text(row["question"]))
+    for answer in (row["response"], row["correction"]):
+        if asks_how_many and _COUNT.fullmatch(answer): continue
+        if _NONE.match(answer): return answer or "empty"
+    return None
 
-# %% ../nbs/07_filters.ipynb #7f17f10e
+# %% ../nbs/07_filters.ipynb #22e44755
+_ENGLISH = frozenset("""a about an and are at be but by can do does for from has have he how i if in is it its not of
+    on or she that the their there they this to was were what when where which who why will with you your""".split())
+_FOREIGN = {
+    "German": """aber auch auf bitte das dem den der des ein eine für ich ist kann mit nach nicht oder sich sie sind und
+        von wie wird zu zum""",
+    "French": """avec ce ces dans des du elle est et il ils la le les mais ou où pas pour que qui sont sur un une
+        vous""",
+    "Spanish": "con como del el ella en es está hay la las los más para pero por que se son su un una y",
+    "Italian": "che con come da del della di è gli il la le ma nella non per più sono un una",
+    "Portuguese": "as com da do dos é em mais mas na não os para por que são se um uma você",
+    "Dutch": "dat de een en er het hij ik is je maar met niet op te uit van voor wordt zijn"}
+_FOREIGN_WORDS = {language: frozenset(words.split()) for language, words in _FOREIGN.items()}
+
+def _words(text:str)->list[str]:
+    "The words of a text in small letters, without digits"
+    return re.findall(r"[^\W\d_]+", text.lower())
+
+def _foreign_words(text:str)->str|None:
+    "The language of a text and its everyday words, if there are three or more and twice as many as English ones"
+    words = set(_words(text))
+    most, language = frozenset(), ""
+    for candidate, everyday in _FOREIGN_WORDS.items():
+        shared = words & everyday
+        if len(shared) > len(most): most, language = shared, candidate
+    if len(most) <= max(2, 2*len(words & _ENGLISH)): return None
+    return f"{language}: {', '.join(sorted(most))}"
+
+# %% ../nbs/07_filters.ipynb #a9d0b6de
 _OTHER_SCRIPT = re.compile(r"[^\W\d_\u0000-\u024f\u1e00-\u1eff]")   # letters that are not Latin ones
-_ENGLISH = frozenset("""a about an and are at be but by can do does for from has have he how i if in is it its not of on or
-    she that the their there they this to was were what when where which who why will with you your""".split())
-_FOREIGN = {lang: frozenset(ws.split()) for lang,ws in dict(
-    German="aber auch auf bitte das dem den der des ein eine für ich ist kann mit nach nicht oder sich sie sind und von wie wird zu zum",
-    French="avec ce ces dans des du elle est et il ils la le les mais ou où pas pour que qui sont sur un une vous",
-    Spanish="con como del el ella en es está hay la las los más para pero por que se son su un una y",
-    Italian="che con come da del della di è gli il la le ma nella non per più sono un una",
-    Portuguese="as com da do dos é em mais mas na não os para por que são se um uma você",
-    Dutch="dat de een en er het hij ik is je maar met niet op te uit van voor wordt zijn").items()}
+_QUOTED = re.compile(r"[\"“«][^\"”»]*[\"”»]")
 
-# %% ../nbs/07_filters.ipynb #45600b54
-def _words(t): return re.findall(r"[^\W\d_]+", t.lower())
+def _foreign(text:str)->str|None:
+    "Letters of another script, if they are a third, or words of another language, or None"
+    unquoted = _QUOTED.sub(" ", text)
+    if len(_words(unquoted)) > 2: text = unquoted
+    other_letters = _OTHER_SCRIPT.findall(text)
+    if 3*len(other_letters) > sum(map(str.isalpha, text)): return "".join(other_letters[:20])
+    return _foreign_words(text)
 
-def _foreign(t):
-    "What shows that `t` is written in another script or language, or None"
-    rest = re.sub(r"[\"“«][^\"”»]*[\"”»]", " ", t); t = rest if len(_words(rest)) > 2 else t   # what is quoted may be in any language
-    if 3*len(other := _OTHER_SCRIPT.findall(t)) > sum(map(str.isalpha, t)): return "".join(other[:20])
-    words = set(_words(t))
-    lang, hits = max(((lang, words & ws) for lang,ws in _FOREIGN.items()), key=lambda x: len(x[1]))
-    if len(hits) > max(2, 2*len(words & _ENGLISH)): return f"{lang}: {', '.join(sorted(hits))}"
+def not_english(
+    row:dict,
+)->str|None: # the letters or words that show it
+    "A text is in another script or language, or a long correction has no everyday word of English"
+    question, correction = question_text(row["question"]), row["correction"]
+    for text in (question, row["response"], correction):
+        finding = _foreign(text)
+        if finding: return finding
+    words = _words(f"{question} {correction}")
+    if len(words) < 15 or _ENGLISH.intersection(words): return None
+    return "no everyday English word: " + " ".join(words[:5])
 
-def not_english(r):
-    "A third of the letters of another script, the everyday words of another language, or a long text without those of English"
-    for k in ("question", "response", "correction"):
-        if found := _foreign(question_text(r[k])): return found
-    words = _words(f"{question_text(r['question'])} {r['correction']}")
-    if len(words) >= 15 and not _ENGLISH & set(words): return "no everyday English word: " + " ".join(words[:5])
-
-# %% ../nbs/07_filters.ipynb #813309d3
+# %% ../nbs/07_filters.ipynb #98418855
 _LANGUAGE = r"(?:python|java(?:script)?|rust|sql|html|css|bash|perl|c\+\+|c#)"
-_PIECE = (r"(?:code|program|script|function|class|query|queries|list|loop|error|library|decorator|generator|module|dictionary|array|string"
-          r"|method|snippet|one-liner)s?")
+_PIECE = (
+    r"(?:code|program|script|function|class|query|queries|list|loop|error|library|decorator|generator|module"
+    r"|dictionary|array|string|method|snippet|one-liner)s?")
 _CODE = re.compile("|".join([
     rf"\b{_LANGUAGE}\s+{_PIECE}\b",
-    r"\b(?:write|debug|fix|compile|run|implement)\s+(?:me )?(?:(?:a|an|the|some|this|my) )?(?:(?:short|simple|small|computer|recursive) )?"
-    r"(?:code|programs?|script|function|algorithm|regex|macro)(?=\s*(?:[.,?!]|$)| (?:that|which|to|in|using|with)\b)",
+    r"\b(?:write|debug|fix|compile|run|implement)\s+(?:me )?(?:(?:a|an|the|some|this|my) )?"
+    r"(?:(?:short|simple|small|computer|recursive) )?(?:code|programs?|script|function|algorithm|regex|macro)"
+    r"(?=\s*(?:[.,?!]|$)| (?:that|which|to|in|using|with)\b)",
     rf"\b(?:using|written in|code in|program in)\s+{_LANGUAGE}",
-    r"\b(?:source|pseudo)[ -]?code\b|\b(?:computer|object-oriented|functional) programming\b|\bprogramming languages?\b",
+    r"\b(?:source|pseudo)[ -]?code\b",
+    r"\b(?:computer|object-oriented|functional) programming\b|\bprogramming languages?\b",
     r"\b(?:sorting|search|graph|greedy|recursive) algorithms?\b|\b(?:javascript|html|sql|regex)\b",
-    r"\bequations?\b|\bcomput(?:e|es|ing)\s+(?:the|a|an)\b|\bsolve\s+for\s+[a-z]\b|\b(?:derivative|integral|square root|logarithm)\s+of\b",
+    r"\bequations?\b|\bcomput(?:e|es|ing)\s+(?:the|a|an)\b|\bsolve\s+for\s+[a-z]\b",
+    r"\b(?:derivative|integral|square root|logarithm)\s+of\b",
     r"\b(?:chemical|quadratic|mathematical|spreadsheet|excel)\s+(?:formula|macro)",
     r"\bformulas?\s+(?:for|of)\s+(?:the |a )?(?:compound |simple )?"
     r"(?:area|volume|perimeter|circumference|speed|density|mean|variance|slope|interest|water|salt)\b"]), re.I)
 
-def code_or_formula(r):
+def code_or_formula(
+    row:dict,
+)->str|None: # the words that show it
     "The question is about code or a formula"
-    return _find(_CODE, r, "question")
+    return _find(_CODE, row, "question")
 
-# %% ../nbs/07_filters.ipynb #a649519a
+# %% ../nbs/07_filters.ipynb #7b494dbd
 _AS_AN_AI = re.compile(
     r"\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)"
     r"|\bi(?:['’]m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)", re.I)
@@ -112,88 +162,158 @@ _CANNOT = r"\bi(?: can(?:['’]t|not)|(?:['’]m| am) (?:not able|unable) to| wo
 _REFUSAL = re.compile(
     rf"{_CANNOT} (?:help|assist|answer|comply|fulfil|provide|share|discuss|do)l?"
     r"(?: you)?(?: (?:with|to))?(?: (?:that|this|it|such|your)\b.{0,30})?\W*$"
-    rf"|\b(?:sorry|apologi[sz]e),? but (?:{_CANNOT}|i do(?:n['’]t| not) have)|\bi (?:must|have to) (?:decline|refuse)\b", re.I)
-_COURTESY = re.compile(r"\W*(?:(?:i(?:['’]m| am) )?sorry|i apologi[sz]e|(?:please )?let me know|feel free|is there any|thank)", re.I)
+    rf"|\b(?:sorry|apologi[sz]e),? but (?:{_CANNOT}|i do(?:n['’]t| not) have)"
+    r"|\bi (?:must|have to) (?:decline|refuse)\b", re.I)
+_COURTESY = re.compile(
+    r"\W*(?:(?:i(?:['’]m| am) )?sorry|i apologi[sz]e|(?:please )?let me know|feel free|is there any|thank)", re.I)
+_SENTENCE_END = r"(?<=[.!?])\s+"
 
-def refusal(r):
+def _is_stock_refusal(sentence:str)->bool:
+    "A short sentence that refuses"
+    return bool(_REFUSAL.search(sentence)) and len(sentence.split()) <= 15
+
+def refusal(
+    row:dict,
+)->str|None: # the words or the sentence that show it
     "The correction is a stock refusal with nothing else in it, or speaks as an AI"
-    said = [s for s in re.split(r"(?<=[.!?])\s+", r["correction"].strip()) if not _COURTESY.match(s) or _REFUSAL.search(s)]
-    stock = said and all(_REFUSAL.search(s) and len(s.split()) <= 15 for s in said)
-    return _find(_AS_AN_AI, r, "correction") or (said[0] if stock else None)
+    as_an_ai = _find(_AS_AN_AI, row, "correction")
+    if as_an_ai: return as_an_ai
+    sentences = []
+    for sentence in re.split(_SENTENCE_END, row["correction"].strip()):
+        if _REFUSAL.search(sentence) or not _COURTESY.match(sentence): sentences.append(sentence)
+    if sentences and all(map(_is_stock_refusal, sentences)): return sentences[0]
+    return None
 
-# %% ../nbs/07_filters.ipynb #2eae9ba0
+# %% ../nbs/07_filters.ipynb #30dbf2ef
 _ENDS = re.compile(
     r"(?:[.!?…]|\d|[%€$£°]|\d\s?(?:°[cf]|[kcm]?m|[km]?g|m?l|k?wh?|min|[ap]\.?m\.?|h|s|mph|km/h)"
     r"|(?:https?://|www\.)\S+)$", re.I)
-_WRAPPING = re.compile(r"[\s\"'”’»)\]*_\u200d\u2600-\u27bf\ufe0f\U0001f1e6-\U0001faff]+$")   # quotes, brackets and emoji after the end
-_HANGS = re.compile(r"(?:[,;:(–—-]|\b(?:a|an|the|and|or|but|of|to|in|at|for|with|by|as|my|your|his|its|our|their|is|are|was|were))$", re.I)
-_NAMES = re.compile(r"(?:[^\W\d_a-z][\w.'’-]*|[a-z]{1,3})(?: (?:[^\W\d_a-z][\w.'’-]*|(?:von|van|der|de|la|le|of|the|and|di|da|du|bin)))*")
-_SIGNED = re.compile(r"\b(?:regards|sincerely|wishes|love|yours|cheers|thanks|thank you),?(?:\s*\n.{0,40}){0,2}$", re.I)
+_WRAPPING = re.compile(   # quotes, brackets and emoji after the end
+    r"[\s\"'”’»)\]*_\u200d\u2600-\u27bf\ufe0f\U0001f1e6-\U0001faff]+$")
 
-def _whole(t):
+def _has_end(text:str)->bool:
+    "Does a text end with what ends a text?"
+    return bool(_ENDS.search(_WRAPPING.sub("", text)))
+
+# %% ../nbs/07_filters.ipynb #ef15e1e3
+_HANGS = re.compile(
+    r"(?:[,;:(–—-]|\b(?:a|an|the|and|or|but|of|to|in|at|for|with|by|as"
+    r"|my|your|his|its|our|their|is|are|was|were))$", re.I)
+_NAME = r"[^\W\d_a-z][\w.'’-]*"
+_NAMES = re.compile(rf"(?:{_NAME}|[a-z]{{1,3}})(?: (?:{_NAME}|(?:von|van|der|de|la|le|of|the|and|di|da|du|bin)))*")
+_LAST_ITEM = re.compile(r"(?:\n|^)\s*(?:[-*•]|\d+[.)])\s[^\n]*$")
+_SIGNED = re.compile(
+    r"\b(?:regards|sincerely|wishes|love|yours|cheers|thanks|thank you),?(?:\s*\n.{0,40}){0,2}$", re.I)
+
+def _is_verse(text:str)->bool:
+    "Three lines or more, most of which have no end"
+    lines = [line for line in text.splitlines() if line.strip()]
+    n_ends = sum(bool(_ENDS.search(line)) for line in lines)
+    return len(lines) > 2 and n_ends < len(lines)/2
+
+def _is_whole(text:str)->bool:
     "Is a text without a full stop whole: a name, an enumeration, lines of a poem or a list, a letter that is signed?"
-    if re.search(r"\n\s*(?:[-*•]|\d+[.)])\s[^\n]*$|^\s*(?:[-*•]|\d+[.)])\s[^\n]*$", t) or _SIGNED.search(t): return True
-    if _HANGS.search(t): return False
-    lines = [l for l in t.splitlines() if l.strip()]; verse = len(lines) > 2 and sum(map(bool, map(_ENDS.search, lines))) < len(lines)/2
-    few = all(len(x.split()) <= 3 for x in re.split(r",\s*|\s(?:and|or)\s", t))
-    return len(t.split()) <= 3 or bool(_NAMES.fullmatch(t)) or few or verse
+    if _LAST_ITEM.search(text) or _SIGNED.search(text): return True
+    if _HANGS.search(text): return False
+    if len(text.split()) <= 3 or _NAMES.fullmatch(text): return True
+    items = re.split(r",\s*|\s(?:and|or)\s", text)
+    if all(len(item.split()) <= 3 for item in items): return True
+    return _is_verse(text)
 
-# %% ../nbs/07_filters.ipynb #b7aa3183
-def truncated(r):
-    "The correction breaks off: it has no end, and is neither whole without one nor, like the response, free of full stops"
-    t = _WRAPPING.sub("", r["correction"]); free = not re.search(r"[.!?…]", r["response"]+t)
-    return None if not t or _ENDS.search(t) or _whole(t) or free and not _HANGS.search(t) else "…"+t[-20:]
+# %% ../nbs/07_filters.ipynb #76c2c002
+def truncated(
+    row:dict,
+)->str|None: # how the correction ends
+    "The correction breaks off: it has no end, is not whole without one, and its row is written with full stops"
+    text = _WRAPPING.sub("", row["correction"])
+    if not text or _ENDS.search(text) or _is_whole(text): return None
+    has_stops = re.search(r"[.!?…]", row["response"]+text)
+    if not has_stops and not _HANGS.search(text): return None
+    return "…"+text[-20:]
 
-# %% ../nbs/07_filters.ipynb #4de3618e
+# %% ../nbs/07_filters.ipynb #079136e0
 _REPEATED = .3   # of the three-word runs in a text
+_SIX_TIMES = re.compile(r"\b(\w+)(?:\W+\1\b){5,}", re.I)
 
-_AGAIN = re.compile(r"\b(\w+)(?:\W+\1\b){5,}", re.I)
+def _repeated_sentence(text:str)->str|None:
+    "The sentence of three words or more that a text has most often, if that is more than once"
+    sentences = re.split(rf"{_SENTENCE_END}|\n+", text)
+    counts = Counter(sentence.strip().lower() for sentence in sentences if len(sentence.split()) > 2)
+    for sentence, n in counts.most_common(1):
+        if n > 1: return sentence
+    return None
 
-def repetition(r):
+def _loop(text:str)->str|None:
+    "The most frequent run of three words, if too many of the runs have occurred before"
+    words = text.lower().split()
+    runs = list(zip(words, words[1:], words[2:]))
+    counts = Counter(runs)
+    n_repeated = len(runs) - len(counts)
+    if len(runs) < 8 or n_repeated <= _REPEATED*len(runs): return None
+    run, _ = counts.most_common(1)[0]
+    return " ".join(run)
+
+def repetition(
+    row:dict,
+)->str|None: # what is repeated
     "The correction says a sentence twice, a word six times, or goes round in a loop"
-    if found := _find(_AGAIN, r, "correction"): return found[:40]
-    said = Counter(s.strip().lower() for s in re.split(r"(?<=[.!?])\s+|\n+", r["correction"]) if len(s.split()) > 2)
-    if said and (s := said.most_common(1)[0])[1] > 1: return s[0]
-    w = r["correction"].lower().split(); runs = Counter(zip(w, w[1:], w[2:])); n = max(0, len(w)-2)
-    if n >= 8 and n-len(runs) > _REPEATED*n: return " ".join(runs.most_common(1)[0][0])
+    word = _find(_SIX_TIMES, row, "correction")
+    if word: return word[:40]
+    return _repeated_sentence(row["correction"]) or _loop(row["correction"])
 
-# %% ../nbs/07_filters.ipynb #b5640255
+# %% ../nbs/07_filters.ipynb #7e71d579
 def off_topic(
-    encoder, # what `as_encoder` takes
+    encoder:str|Path|Encoder, # as in `as_encoder`
     cosine:float=.15, # below it a correction means something else than question and response
-):
-    "The filter `ignores_question`: a correction of six or more words with nothing of the question or the response in it"
+)->Callable[[dict], str|None]:
+    "The filter `ignores_question`: a correction of six words or more has nothing of the question or the response in it"
     encoder = as_encoder(encoder)
-    def ignores_question(r):
-        said, q = set(stems(r["correction"])), question_text(r["question"])
-        if len(said) < 6 or said & {*stems(q), *stems(r["response"])}: return None
-        x = embed([r["correction"], q, r["response"]], encoder)   # (3, width)
-        return " ".join(sorted(said)[:6]) if (x[1:] @ x[0]).max() < cosine else None
+
+    def ignores_question(row):
+        question, response, correction = question_text(row["question"]), row["response"], row["correction"]
+        words = set(stems(correction))
+        if len(words) < 6 or words.intersection(stems(question)): return None
+        if words.intersection(stems(response)): return None
+        vectors = embed([correction, question, response], encoder)   # (3, width)
+        cosines = vectors[1:] @ vectors[0]
+        return " ".join(sorted(words)[:6]) if cosines.max() < cosine else None
+
     return ignores_question
 
-# %% ../nbs/07_filters.ipynb #42e9dcd9
-def unchanged_though_wrong(r):
+# %% ../nbs/07_filters.ipynb #fee9f28c
+def unchanged_though_wrong(
+    row:dict,
+)->str|None: # the critique
     "The critique finds fault, the correction repeats the response"
-    return r["response"].strip()==r["correction"].strip() and r["critique"]!=NOTHING and r["critique"]
+    same = row["response"].strip() == row["correction"].strip()
+    return row["critique"] if same and row["critique"] != NOTHING else None
 
-def changed_though_right(r):
+def changed_though_right(
+    row:dict,
+)->str|None: # the correction
     "The critique finds nothing wrong, the correction differs"
-    return r["response"].strip()!=r["correction"].strip() and r["critique"]==NOTHING and r["correction"]
+    same = row["response"].strip() == row["correction"].strip()
+    return row["correction"] if not same and row["critique"] == NOTHING else None
 
-# %% ../nbs/07_filters.ipynb #40391afa
-_MOST = 400   # words in an answer
-
+# %% ../nbs/07_filters.ipynb #fc80c411
+_MOST_WORDS = 400   # in an answer
 _TYPED = re.compile(r"\W*(?:(?!no|ok|us|up|me|he|it|hi|pi)[a-z]{1,2}|asdf\w*|qwer\w*|([a-z])\1+)\W*")
 
-def too_short(r):
-    "The question is a single word, the correction a letter or two"
-    if len(question_text(r["question"]).split()) < 2: return question_text(r["question"]) or "empty"
-    return r["correction"] if _TYPED.fullmatch(r["correction"]) else None
+def too_short(
+    row:dict,
+)->str|None: # the question or the correction
+    "The question is a single word, or the correction a letter or two"
+    question = question_text(row["question"])
+    if len(question.split()) < 2: return question or "empty"
+    return row["correction"] if _TYPED.fullmatch(row["correction"]) else None
 
-def too_long(r):
-    "An answer of more than `_MOST` words, or a correction much longer than its response"
-    n, m = (len(r[k].split()) for k in ("response", "correction"))
-    if max(n, m) > _MOST or m > 4*n+60: return f"{n} → {m} words"
+def too_long(
+    row:dict,
+)->str|None: # the numbers of words
+    "An answer is very long, or the correction much longer than its response"
+    before, after = len(row["response"].split()), len(row["correction"].split())
+    if max(before, after) <= _MOST_WORDS and after <= 4*before+60: return None
+    return f"{before} → {after} words"
 
 # %% ../nbs/07_filters.ipynb #12db5800
 FILTERS = (leaked_prompt, nothing_in_correction, markup, none_answer, not_english, code_or_formula, refusal, truncated,
