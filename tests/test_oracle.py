@@ -1,8 +1,5 @@
 "The oracle meets answers written by hand: what is right in other words passes, nothing else does"
-import os
 import random
-import subprocess
-import sys
 from typing import NamedTuple
 import pytest
 from aligners_nb import town
@@ -695,19 +692,6 @@ def test_each_flaw_costs_its_criterion_and_no_other():
         assert met_by(q.text, town.render(town.ethical_flaw(rng, good).parts)) == {FACTUAL, HELPFUL}
         assert met_by(q.text, town.render(town.factual_flaw(rng, good).parts)) == {ETHICAL, HELPFUL}
         assert met_by(q.text, town.render(town.helpful_flaw(rng, good, q).parts)) == {ETHICAL, FACTUAL}
-
-
-def corpus_hash(hash_seed):
-    code = ("import zlib\n"
-            "from aligners_nb.town_corpus import corpus\n"
-            "documents = corpus(1)\n"
-            "print(zlib.crc32(repr([next(documents) for _ in range(1000)]).encode()))")
-    env = os.environ | dict(PYTHONHASHSEED=hash_seed)
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
-
-
-def test_the_corpus_does_not_depend_on_the_hash_seed():
-    assert corpus_hash("1") == corpus_hash("2")
 
 
 @pytest.mark.parametrize("guest", GUESTS)
