@@ -23,7 +23,7 @@ setup(
                  "Natural Language :: English", "Topic :: Scientific/Engineering :: Artificial Intelligence"] +
                 [f"Programming Language :: Python :: 3.{v}" for v in (11, 12, 13, 14)],
     packages=find_packages(include=[lib, lib+".*"]),
-    package_data={lib: [f"town_weights/**/*.{ext}" for ext in ("safetensors", "json", "jinja", "md")]},
+    package_data={lib: ["py.typed"] + [f"town_weights/**/*.{ext}" for ext in ("safetensors", "json", "jinja", "md")]},
     include_package_data=False,   # exactly the line above; MANIFEST.in says the same for the sdist
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

@@ -1,4 +1,4 @@
-"""Every chapter's names in one import
+"""What a user types, in one import
 
 Docs: https://example-user.github.io/aligners-nb/all.html.md"""
 
@@ -7,33 +7,53 @@ Docs: https://example-user.github.io/aligners-nb/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/60_all.ipynb #947545d5
-from .criterion import *
-from .prompts import *
-from .replies import *
-from .diff import *
-from .stats import *
-from .likeness import *
-from .filters import *
-from .llm import *
-from .endpoint import *
-from .dialogue import *
-from .decode import *
-from .base import *
-from .local import *
+# %% ../nbs/60_all.ipynb #f82d9853
+# words
+from .criterion import COLUMNS, NOTHING, Criterion, DataError, Demonstration, LLMError, criteria
+from .diff import word_diff
+from .stats import auroc, brier, calibration_error, conformal_threshold, paired_difference, rate, reliability
+from .filters import (FILTERS, changed_though_right, code_or_formula, leaked_prompt, markup, none_answer,
+    not_english, nothing_in_correction, off_topic, refusal, repetition, too_long, too_short, truncated,
+    unchanged_though_wrong)
+from .judge import Judge, as_judge
+# models
+from .llm import LLM, Cut, Refused, Replay
+from .endpoint import Endpoint
+from .base import Base
+from .local import LocalLLM, as_llm
+# the embedded world
 from . import town
-from .town_lm import guest, GUESTS
-from .folders import *
-from .store import *
-from .synthesis import *
-from .plan import *
-from .curation import *
-from .training import *
-from .aligner import *
-from .inspector import *
-from .squad import *
-from .evaluation import *
+from .town_lm import GUESTS, guest
+# data
+from .rows import read_rows
+from .synthesis import drafts, questions, synthesize, topics
+from .curation import Curated, Funnel, curate
+from .plan import plan
+# learning
+from .training import plot_log
+from .aligner import Aligner
+from .inspector import Inspector
+# acting
+from .squad import POLICIES, Squad
+from .evaluation import Results, answer_anew, best_of_n, evaluate, plot_harm
 from .demo import Demo
 
-# %% ../nbs/60_all.ipynb #a2969842
-__all__ = sorted(n for n in globals() if n[0]!="_")
+# %% ../nbs/60_all.ipynb #0b335821
+__all__ = [
+    # words
+    "COLUMNS", "NOTHING", "Criterion", "DataError", "Demonstration", "LLMError", "criteria", "word_diff",
+    "auroc", "brier", "calibration_error", "conformal_threshold", "paired_difference", "rate", "reliability",
+    "FILTERS", "changed_though_right", "code_or_formula", "leaked_prompt", "markup", "none_answer", "not_english",
+    "nothing_in_correction", "off_topic", "refusal", "repetition", "too_long", "too_short", "truncated",
+    "unchanged_though_wrong", "Judge", "as_judge",
+    # models
+    "LLM", "Cut", "Refused", "Replay", "Endpoint", "Base", "LocalLLM", "as_llm",
+    # the embedded world
+    "town", "GUESTS", "guest",
+    # data
+    "read_rows", "drafts", "questions", "synthesize", "topics", "Curated", "Funnel", "curate", "plan",
+    # learning
+    "plot_log", "Aligner", "Inspector",
+    # acting
+    "POLICIES", "Squad", "Results", "answer_anew", "best_of_n", "evaluate", "plot_harm", "Demo",
+]

@@ -1,4 +1,4 @@
-"""What changed between two answers, word by word, in plain text and in colour.
+"""What changed between two answers, word by word, in plain text and in colour
 
 Docs: https://example-user.github.io/aligners-nb/diff.html.md"""
 
@@ -7,60 +7,101 @@ Docs: https://example-user.github.io/aligners-nb/diff.html.md"""
 # %% auto #0
 __all__ = ['words', 'Diff', 'word_diff']
 
-# %% ../nbs/04_diff.ipynb #a962f8ed
+# %% ../nbs/04_diff.ipynb #2b5edbde
 import html, re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fastcore.basics import patch
+from typing import Any
 from rapidfuzz.distance import Indel
 
-# %% ../nbs/04_diff.ipynb #a92871bc
-_WORD = r"[\u3040-\u30ff\u3400-\u9fff]|(?:[^\W\u3040-\u30ff\u3400-\u9fff][\u0300-\u036f]*)+(?:['’]\w+)*"
+# %% ../nbs/04_diff.ipynb #75b59b79
+_CJK = r"\u3040-\u30ff\u3400-\u9fff" # Japanese and Chinese characters
+_ACCENTS = r"[\u0300-\u036f]*"
+_WORD = rf"[{_CJK}]|(?:[^\W{_CJK}]{_ACCENTS})+(?:['’]\w+)*"
+_PIECE = re.compile(rf"{_WORD}|\s+|[^\w\s]|\w")
 
 def words(
     text:str, # any text
-)->list: # words, spaces and punctuation marks; joined they are the text
+)->list[str]: # words, spaces and punctuation marks; joined they are the text
     "Cut a text into words, runs of space, and single other characters"
     if not isinstance(text, str): raise TypeError(f"a text is needed; got {text!r:.60}")
-    return re.findall(rf"{_WORD}|\s+|[^\w\s]|\w", text)
+    return _PIECE.findall(text)
 
-# %% ../nbs/04_diff.ipynb #8ec1ae1d
+# %% ../nbs/04_diff.ipynb #b6a076ec
+_MARKS = dict(equal=("", ""), delete=("[-", "-]"), insert=("{+", "+}"))
+_HTML_MARKS = dict(
+    equal=("", ""),
+    delete=("<del style='background:#f8514933;text-decoration:line-through;border-radius:2px'>", "</del>"),
+    insert=("<ins style='background:#2ea04333;text-decoration:none;border-radius:2px'>", "</ins>"))
+
 @dataclass(frozen=True)
 class Diff:
     "The words kept, removed and added between two texts"
-    ops: tuple # (what, text) pairs; what ∈ "equal", "delete", "insert"
+    ops:tuple[tuple[str, str], ...] # (what, text) pairs; what ∈ "equal", "delete", "insert"
+
     @property
-    def copied(self): # share of the words of the first text that stand in the second, in order
-        n = {w: sum(len(re.findall(_WORD, t)) for o,t in self.ops if o==w) for w in ("equal", "delete")}
-        return n["equal"]/max(1, sum(n.values()))
-    def __str__(self): return "".join(dict(equal=t, delete=f"[-{t}-]", insert=f"{{+{t}+}}")[o] for o,t in self.ops)
+    def copied(self)->float:
+        "The fraction of the first text's words that stand in the second, in order"
+        n_words = dict(equal=0, delete=0, insert=0)
+        for what, text in self.ops: n_words[what] += len(re.findall(_WORD, text))
+        return n_words["equal"] / max(1, n_words["equal"]+n_words["delete"])
+
+    def __str__(self)->str: return self._marked(_MARKS)
     __repr__ = __str__
 
-# %% ../nbs/04_diff.ipynb #c05dc0a2
-def _runs(opcodes, a, b):
-    "(kept, removed, added) pieces in turn; space between two changes joins them"
-    runs = [["", "", ""]]
-    for o in opcodes:
-        gone, new = "".join(a[o.src_start:o.src_end]), "".join(b[o.dest_start:o.dest_end])
-        if o.tag=="equal": runs.append([gone, "", ""])
-        else: runs[-1][1] += gone; runs[-1][2] += new
-    res = runs[:1]
-    for keep,gone,new in runs[1:]:
-        if keep.isspace() and any(res[-1][1:]) and (gone or new): res[-1][1] += keep+gone; res[-1][2] += keep+new
-        else: res.append([keep, gone, new])
-    return res
+    def _repr_html_(self)->str:
+        return f"<span style='white-space:pre-wrap'>{self._marked(_HTML_MARKS, html.escape)}</span>"
+
+    def _marked(self, marks:dict, escape:Callable[[str], str]=str)->str:
+        pieces = []
+        for what, text in self.ops:
+            begin, end = marks[what]
+            pieces.append(begin + escape(text) + end)
+        return "".join(pieces)
+
+# %% ../nbs/04_diff.ipynb #d223675f
+@dataclass
+class _Run:
+    "Kept text, and the change that follows it"
+    kept:str = ""
+    removed:str = ""
+    added:str = ""
+
+def _runs(
+    opcodes:Iterable[Any], # rapidfuzz's, from `old` to `new`
+    old:Sequence[str], # words
+    new:Sequence[str], # words
+)->list[_Run]:
+    "The texts as kept text and changes in turn"
+    runs = [_Run()]
+    for op in opcodes:
+        removed, added = "".join(old[op.src_start:op.src_end]), "".join(new[op.dest_start:op.dest_end])
+        if op.tag == "equal":
+            runs.append(_Run(kept=removed))
+        else:
+            runs[-1].removed += removed
+            runs[-1].added += added
+    return runs
+
+def _joined(runs:Sequence[_Run])->list[_Run]:
+    "Two changes with only space between them become one"
+    joined = [runs[0]]
+    for run in runs[1:]:
+        last = joined[-1]
+        if run.kept.isspace() and (last.removed or last.added) and (run.removed or run.added):
+            last.removed += run.kept + run.removed
+            last.added += run.kept + run.added
+        else:
+            joined.append(run)
+    return joined
 
 def word_diff(
     a:str, # the first text
     b:str, # the second
 )->Diff: # shows itself in colour
-    "What to remove from `a` and add to get `b`"
-    wa, wb = words(a), words(b)
-    runs = _runs(Indel.opcodes(wa, wb), wa, wb)
-    return Diff(tuple((o, t) for run in runs for o,t in zip(("equal", "delete", "insert"), run) if t))
-
-# %% ../nbs/04_diff.ipynb #df983774
-@patch
-def _repr_html_(self:Diff):
-    style = dict(delete="background:#f8514933;text-decoration:line-through", insert="background:#2ea04333;text-decoration:none")
-    tag = lambda o,t: t if o=="equal" else f"<{o[:3]} style='{style[o]};border-radius:2px'>{t}</{o[:3]}>"
-    return "<span style='white-space:pre-wrap'>" + "".join(tag(o, html.escape(t)) for o,t in self.ops) + "</span>"
+    "The words to remove from `a` and to add to get `b`"
+    old, new = words(a), words(b)
+    ops = []
+    for run in _joined(_runs(Indel.opcodes(old, new), old, new)):
+        ops += [("equal", run.kept), ("delete", run.removed), ("insert", run.added)]
+    return Diff(tuple((what, text) for what, text in ops if text))

@@ -7,358 +7,668 @@ Docs: https://example-user.github.io/aligners-nb/endpoint.html.md"""
 # %% auto #0
 __all__ = ['Endpoint', 'Unreadable']
 
-# %% ../nbs/11_endpoint.ipynb #78bec713
-import asyncio, os, re, threading, time, warnings, weakref
+# %% ../nbs/11_endpoint.ipynb #f878cd49
+import asyncio
+import math
+import os
+import re
+import threading
+import time
+import warnings
+import weakref
+import numpy as np
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from email.utils import mktime_tz, parsedate_tz
 from fastcore.basics import patch
+from functools import partial
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
+from urllib.request import getproxies, proxy_bypass
 from .criterion import DataError, LLMError
 from .llm import LLM, Cut, Refused
 from .prompts import conversation
 
-# %% ../nbs/11_endpoint.ipynb #6f0cd79f
+# %% ../nbs/11_endpoint.ipynb #d151386e
+def _is_address(url):
+    "Does it have the form of a server's address?"
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets or a port that can't be read
+        return False
+
+def _without_secrets(url):
+    "An address without user, password and query"
+    return re.sub(r"//[^/@]*@", "//", re.split(r"[?#]", url)[0])
+
 class Endpoint(LLM):
     "A model behind OpenAI-compatible servers; needs `pip install aligners-nb[openai]`"
-    structured, chat_only, limit = True, False, "max_tokens" # what servers are taken to know until they say otherwise
+    # all servers are taken to know these until one says otherwise
+    structured = True          # can replies be held to a JSON schema?
+    chat_only = False          # are there no completions?
+    limit_name = "max_tokens"  # the name of the limit on a reply's tokens
+    top_logprobs = 20          # first tokens shown with their log-probabilities; OpenAI and vLLM show no more
+
     def __init__(self,
-        base_url, # such as "http://localhost:8000/v1", or a list of servers that have the same model
+        base_url:str|list[str], # such as "http://localhost:8000/v1", or a list of servers that have the same model
         model:str|None=None, # the model's name; None: the first one that the server lists
         concurrency:int=16, # calls under way at a time
         timeout:float=120., # seconds a call may take
-        max_retries:int=12, # of a call that fails for a passing reason; waits grow from half a second to eight
+        max_retries:int=12, # of a call with a passing failure; waits grow from half a second to eight
         requests_per_minute:float|None=None, # begin no more calls than these
-        prices:tuple=(0., 0.), # dollars for a million prompt tokens and a million completion tokens
+        prices:tuple|list=(0., 0.), # dollars for a million prompt tokens and for a million completion tokens
         key_env:str="OPENAI_API_KEY", # the environment variable that holds the key
     ):
-        super().__init__(); self.urls = list(dict.fromkeys([base_url] if isinstance(base_url, str) else base_url))
-        if bad := [u for u in self.urls or [""] if not re.match(r"https?://[^\s/]", str(u))]:
-            raise DataError(f"a server's address looks like http://localhost:8000/v1; got {bad[0]!r}")
+        super().__init__()
+        addresses = [base_url] if isinstance(base_url, str) else base_url
+        self.urls = list(dict.fromkeys(str(url).strip() for url in addresses))  # the same server twice is one
+        for url in self.urls or [""]:
+            if not _is_address(url):
+                raise DataError(f"a server's address looks like http://localhost:8000/v1; got {url!r}")
         if concurrency < 1 or (requests_per_minute is not None and requests_per_minute <= 0):
-            raise DataError(f"concurrency must be 1 or more and requests_per_minute above 0; got {concurrency} and {requests_per_minute}")
+            raise DataError("concurrency must be 1 or more and requests_per_minute above 0; "
+                            f"got {concurrency} and {requests_per_minute}")
         self.model, self.key_env, self.timeout, self.max_retries = model, key_env, timeout, max_retries
-        self.concurrency, self.at_once, self.usage.prices = concurrency, 8*concurrency, tuple(prices)
-        self.pace, self.slot = requests_per_minute and 60/requests_per_minute, 0.   # seconds between calls; when the last one began
-        self.left_out, self.answered = set(), False          # parameters that servers turned down; has one ever replied?
-        self._unconnected()
-    @property
-    def name(self): return self.model or self._shown(self.urls[0])
+        self.name = model or _without_secrets(self.urls[0])  # until a server says which model it has
+        self.concurrency, self.in_flight = concurrency, 8*concurrency
+        self.requests_per_minute = requests_per_minute
+        self.usage.prices = tuple(prices)
+        self.next_slot = 0.      # the earliest time of the next call that keeps the pace
+        self.left_out = set()    # parameters that servers turned down
+        self.answered = False    # has a server ever replied?
+        self._forget_connections()
 
-# %% ../nbs/11_endpoint.ipynb #724bb88b
+    def _forget_connections(self):
+        "Begin without connections; a forked process begins anew, since no connection survives a fork"
+        self.pid = os.getpid()
+        self.servers, self.models = [], []               # the servers that are there, and the models that they list
+        self.gate = asyncio.Semaphore(self.concurrency)  # bounds the calls under way
+        self.connecting = asyncio.Lock()
+
+# %% ../nbs/11_endpoint.ipynb #c15d0e7d
 @patch
-def _unconnected(self:Endpoint):
-    "Begin without connections, in a forked process anew: none survives a fork"
-    self.pid, self.clients, self.models = os.getpid(), {}, []
-    self.gate, self.door = asyncio.Semaphore(self.concurrency), asyncio.Lock()
-    self.strikes, self.aside = Counter(), {}                 # failures in a row of each server; until when it is set aside
+def _hide(self:Endpoint, message):
+    "A message for people: at most 300 characters, no secrets"
+    key = os.environ.get(self.key_env, "")
+    secrets = [key, key.strip()]
+    for parts in map(urlsplit, self.urls):
+        secrets += [parts.password, parts.query]
+    for secret in filter(None, secrets):
+        message = message.replace(secret, "…")
+    return message[:300]
 
-# %% ../nbs/11_endpoint.ipynb #f2d04759
-@patch
-def _shown(self:Endpoint, url): return re.sub(r"//[^/@]*@", "//", re.split(r"[?#]", str(url))[0])
+# %% ../nbs/11_endpoint.ipynb #a5c74ac2
+_loop = None
+_loop_lock = threading.Lock()
 
-@patch
-def _hide(self:Endpoint, text):
-    "A text for people: at most 300 characters, no secrets"
-    for u in map(urlsplit, map(str, self.urls)):
-        for secret in (os.environ.get(self.key_env), u.password, u.query): text = text.replace(secret, "…") if secret else text
-    return text[:300]
+def _forget_loop():
+    global _loop, _loop_lock
+    _loop, _loop_lock = None, threading.Lock()
 
-# %% ../nbs/11_endpoint.ipynb #bd9e7f3c
-_loop, _starting = None, threading.Lock()
-def _forget():
-    global _loop, _starting
-    _loop, _starting = None, threading.Lock()
-os.register_at_fork(after_in_child=_forget)                  # a forked child has the loop, but not its thread
+os.register_at_fork(after_in_child=_forget_loop)  # a forked child has the loop, but not its thread
 
-def _wait(job):
-    "Run a coroutine on a loop that lives as long as the process"
+def _run_on_loop(coroutine):
+    "The result of a coroutine, run on a loop that lives as long as the process"
     global _loop
-    with _starting:
-        if _loop is None: _loop = asyncio.new_event_loop(); threading.Thread(target=_loop.run_forever, daemon=True).start()
-    job = asyncio.run_coroutine_threadsafe(job, _loop)
-    try: return job.result()
-    except BaseException: job.cancel(); raise
+    with _loop_lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, daemon=True).start()
+    future = asyncio.run_coroutine_threadsafe(coroutine, _loop)
+    try:
+        return future.result()
+    except BaseException:  # an interrupt from the keyboard, too
+        future.cancel()
+        raise
 
-# %% ../nbs/11_endpoint.ipynb #20445692
-_inherited = []                                              # clients of the parent of a forked process
-def _hang_up(client, loop, pid, getpid=os.getpid, on=asyncio.run_coroutine_threadsafe, keep=_inherited.append):
-    "Close the connections of an endpoint that is gone; perhaps this module's names are gone, too"
-    on(client.close(), loop) if pid==getpid() else keep(client)
+# %% ../nbs/11_endpoint.ipynb #632f3ce2
+_HEADER_FAULTS = {
+    r"^[\"'`]|[\"'`]$": "quotes around it",
+    r"[\x00-\x20\x7f]": "a space or a line end in it",
+    r"[^\x00-\x7f]": "a character in it that is not ASCII",
+}
 
-# %% ../nbs/11_endpoint.ipynb #e473105a
+def _header_value(variable):
+    "The value of an environment variable that is sent as a header; None if there is none"
+    value = os.environ.get(variable, "").strip()
+    faults = [fault for pattern, fault in _HEADER_FAULTS.items() if re.search(pattern, value)]
+    if faults: raise LLMError(f"{variable} in the environment has {' and '.join(faults)}: set it again without")
+    return value or None
+
+# %% ../nbs/11_endpoint.ipynb #68cb0ded
 def _openai():
-    try: import openai
-    except ImportError: raise LLMError("an endpoint needs the openai client: pip install aligners-nb[openai]") from None
+    "The openai package"
+    try:
+        import openai
+    except ImportError:
+        raise LLMError("an endpoint needs the openai client: pip install aligners-nb[openai]") from None
     return openai
 
-async def _listed(client):
-    "The names of a server's models; what is no list counts as an empty one"
-    try: return [m.id for m in (await client.models.list()).data if isinstance(m.id, str)]
-    except _openai().NotFoundError: return []
-    except _openai().APIError: raise
-    except Exception: return []                              # whatever a server may send in place of a list
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
-def _refuses(e): return type(e.__cause__).__name__=="ConnectError"
+def _proxy_variable(url):
+    "The name of the environment variable with the proxy that calls to `url` go through; None if there is none"
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""): return None  # no_proxy
+    for name in (f"{parts.scheme}_proxy", "all_proxy"):
+        if os.environ.get(name): return name
+        if os.environ.get(name.upper()): return name.upper()
+    return None
 
-# %% ../nbs/11_endpoint.ipynb #7eb83f32
+def _http_client(url):
+    "A client without proxies where those in the environment can't be used and `url` needs none; None: openai's own"
+    if not getproxies(): return None
+    try:
+        # not the asynchronous one, which complains later if it was not made to the end
+        _openai().DefaultHttpxClient().close()
+        return None
+    except Exception as e:
+        if not _proxy_variable(url): return _openai().DefaultAsyncHttpxClient(trust_env=False)
+        names = [name for name, value in os.environ.items() if name.lower() in _PROXY_VARIABLES and value]
+        reason = "a proxy's address looks like http://name:port or socks5://name:port"
+        if isinstance(e, ImportError):
+            reason = str(e)  # SOCKS needs a package of its own
+    raise LLMError(f"the proxy in {' or '.join(names)} can't be used: {reason}. Set it again, unset it, "
+                   f"or add {urlsplit(url).hostname} to no_proxy")
+
+# %% ../nbs/11_endpoint.ipynb #8aeb99df
+_inherited = []  # clients of the parent of a forked process, which may not close them
+
+def _hang_up(client, loop, pid, getpid=os.getpid, run=asyncio.run_coroutine_threadsafe, keep=_inherited.append):
+    "Close the connections of an endpoint that is gone; its names are defaults, for the module may be gone, too"
+    if pid == getpid():
+        run(client.close(), loop)
+    else:
+        keep(client)
+
 @patch
 def _client(self:Endpoint, url):
-    "A client that retries nothing: we do"
-    base, _, query = str(url).partition("?")
-    client = _openai().AsyncOpenAI(base_url=base, default_query=dict(parse_qsl(query)), api_key=os.environ.get(self.key_env) or "none",
-                                   timeout=self.timeout, max_retries=0)
-    weakref.finalize(self, _hang_up, client, asyncio.get_running_loop(), os.getpid()).atexit = False
+    "A client of one server; it retries nothing, since we do"
+    base_url, _, query = url.partition("?")
+    client = _openai().AsyncOpenAI(
+        base_url=base_url, default_query=dict(parse_qsl(query)), api_key=_header_value(self.key_env) or "none",
+        organization=_header_value("OPENAI_ORG_ID"), project=_header_value("OPENAI_PROJECT_ID"),
+        http_client=_http_client(url), timeout=self.timeout, max_retries=0)
+    finalizer = weakref.finalize(self, _hang_up, client, asyncio.get_running_loop(), os.getpid())
+    finalizer.atexit = False
     return client
 
-@patch
-async def _greet(self:Endpoint):
-    "A client for each server that does not refuse the connection, and the models each lists"
-    openai, clients, models, refused = _openai(), {}, {}, None
-    for u in self.urls:
-        client = self._client(u)
-        try: models[u] = await _listed(client.with_options(timeout=10))
-        except (openai.AuthenticationError, openai.PermissionDeniedError): raise
-        except openai.APITimeoutError: self.strikes[u] = _STRIKES                # it hangs: ask the others first
-        except openai.APIError as e:                                           # not every server has a list, and a busy one may stumble
-            if _refuses(e): refused = e; continue
-        clients[u] = client
-    if not clients: raise refused
-    if silent := [u for u in self.urls if u not in clients]:
-        warnings.warn(f"nothing answers at {', '.join(map(self._shown, silent))}; going on with the other {len(clients)}")
-    return clients, models
-
-# %% ../nbs/11_endpoint.ipynb #9b3602af
-@patch
-def _at(self:Endpoint): return ", ".join(map(self._shown, self.urls))
-
-@patch
-def _leave(self:Endpoint, url):
-    "Ask a server no more"
-    if not self.clients.pop(url, None): return
-    warnings.warn(f"{self._shown(url)} has no model {self.model!r}; going on with the other {len(self.clients)}")
-
-@patch
-async def _connect(self:Endpoint):
-    "Find out, once, which servers are there and what they serve"
-    async with self.door:
-        if self.clients: return
-        clients, models = await self._greet()
-        self.models = list(dict.fromkeys(m for u in models for m in models[u]))
-        if not self.model:
-            self.models = self.models or await _listed(next(iter(clients.values())))
-            if not self.models:
-                raise LLMError(f"{self._at()} lists no models: does the address end in /v1? If it does, give model='the name'")
-            self.model = self.models[0]
-        self.clients = clients
-        if self.model in self.models:
-            for u in [u for u in clients if models.get(u) and self.model not in models[u]]: self._leave(u)
-
-# %% ../nbs/11_endpoint.ipynb #026dec06
+# %% ../nbs/11_endpoint.ipynb #b1a695d6
 class Unreadable(LLMError):
     "A server sent something that is no reply"
 
-def _first(r):
-    "The first choice of what a server sent"
-    choices = getattr(r, "choices", None)
+def _first_choice(response):
+    "The first choice in a server's response"
+    choices = getattr(response, "choices", None)
     if isinstance(choices, list) and choices: return choices[0]
-    error = getattr(r, "error", None); said = error.get("message", error) if isinstance(error, dict) else error
-    raise Unreadable(f"it holds an error: {said}" if said else "it holds no text")
+    error = getattr(response, "error", None)
+    if isinstance(error, dict):
+        error = error.get("message", error)
+    raise Unreadable(f"it holds an error: {error}" if error else "it holds no text")
 
-def _reply(r, max_tokens):
-    "The text of a server's reply, if it is one"
-    c = _first(r); m, end = getattr(c, "message", None), getattr(c, "finish_reason", None)
-    text = getattr(m or c, "content" if m else "text", None)
-    if isinstance(text, list): text = "".join(p.get("text") or "" for p in text)           # a reply in parts
-    if m and text is None and (said := getattr(m, "refusal", None) or (end and "")) is not None: text = said
+def _message_text(message, is_ended):
+    "The text of a chat message; None if there is none"
+    text = message.content
+    if isinstance(text, list): return "".join(part.get("text") or "" for part in text)  # a reply in parts
+    if text is None:
+        text = getattr(message, "refusal", None)  # the model's own words, in a field of their own
+    return "" if text is None and is_ended else text
+
+def _text(choice):
+    "The text of a chat or a completion; `Unreadable` if there is none"
+    message = getattr(choice, "message", None)
+    if not message:
+        text = getattr(choice, "text", None)
+    else:
+        text = _message_text(message, bool(getattr(choice, "finish_reason", None)))
+        role = getattr(message, "role", None) or "assistant"
+        if role != "assistant": raise Unreadable(f"it is a message of the {role}")
     if not isinstance(text, str): raise Unreadable("it holds no text")
-    if m and (getattr(m, "role", None) or "assistant")!="assistant": raise Unreadable(f"it is a message of the {m.role}")
-    if len(text) > 200*max_tokens: raise Unreadable(f"it has {len(text):,} characters, {max_tokens} tokens were asked for")
-    if m and not text and end=="length":
+    return text
+
+# %% ../nbs/11_endpoint.ipynb #a841764f
+_WHOLE = ("", "stop", "stop_sequence", "end_turn", "eos", "eos_token", "complete")  # "": the server gives no reason
+_OUT_OF_TOKENS = ("length", "max_tokens", "max_output_tokens", "max_length", "model_length")
+_BROKEN_OFF = ("error", "abort", "aborted", "cancelled", "network_error", "insufficient_system_resource")
+
+def _read_reply(response, max_tokens):
+    "The reply in a server's response: a text, a `Cut` or a `Refused`; `Unreadable` if there is none"
+    choice = _first_choice(response)
+    text = _text(choice)
+    reason = str(getattr(choice, "finish_reason", None) or "").lower()
+    if len(text) > 200*max_tokens:
+        raise Unreadable(f"it has {len(text):,} characters, {max_tokens} tokens were asked for")
+    if reason in _WHOLE: return text
+    if reason in _BROKEN_OFF: raise Unreadable(f"it broke off with finish_reason {reason!r}")
+    if reason not in _OUT_OF_TOKENS:
+        return Refused(f"the server ended this reply with finish_reason {reason!r}, so it may not be whole: "
+                       f"{text[:60]!r}")
+    if getattr(choice, "message", None) and not text:
         return Refused(f"it used all {max_tokens} tokens before it answered (reasoning?): raise max_tokens")
-    return Cut(text) if end=="length" else text
+    return Cut(text)
 
-# %% ../nbs/11_endpoint.ipynb #3d317ae8
-_PATIENCE, _STRIKES, _COOL = 120, 3, 60   # seconds we wait if asked to; failures in a row that set a server aside; for how many seconds
+# %% ../nbs/11_endpoint.ipynb #fce6b7bc
+@dataclass(eq=False)
+class _Server:
+    "A server that is there"
+    url: str
+    client: Any                              # an `openai.AsyncOpenAI`
+    models: list = field(default_factory=list)  # the names that it lists; empty where it has no list
+    failures: int = 0                        # times in a row that it hung or cut the line
+    set_aside_until: float = 0.              # on the monotonic clock; until then the others are asked first
 
-def _asked(headers):
-    "The seconds a server asks us to wait, or None"
-    for name,unit in (("retry-after-ms", .001), ("retry-after", 1)):
-        try: return max(0., float(headers[name])*unit)
-        except (KeyError, ValueError): pass
-    try: return max(0., mktime_tz(parsedate_tz(headers["retry-after"])) - time.time())
-    except (KeyError, TypeError, ValueError, OverflowError): return None
+_MOST_FAILURES = 3  # in a row; then a server is set aside
+_SET_ASIDE = 60     # seconds
 
-def _passes(e):
-    "Seconds to wait before the same server is asked again, 0: as usual; None: it would say the same"
-    code = getattr(e, "status_code", 0); headers = getattr(getattr(e, "response", None), "headers", {}); asked = _asked(headers) or 0
-    if code and code not in (408, 409, 429) and (code < 500 or code==501): return None
-    return None if asked > _PATIENCE or headers.get("x-should-retry")=="false" else asked
-
-# %% ../nbs/11_endpoint.ipynb #83954c30
-@patch
-def _next(self:Endpoint, k, ready):
-    "The server that try `k` goes to; `ready` says when each may be asked again"
-    now, urls = time.monotonic(), list(self.clients)
-    u = min(urls, key=lambda u: (self.aside.get(u, 0) > now, max(ready.get(u, 0), now), (urls.index(u)-k) % len(urls)))
-    if self.strikes[u] >= _STRIKES: self.aside[u] = now+_COOL                # this call tries it, no other
-    return u
-
-@patch
-async def _turn(self:Endpoint, at):
-    "Wait until `at`, and then for a place in the pace"
-    await asyncio.sleep(max(0, at-time.monotonic()))
-    if self.pace: now = time.monotonic(); self.slot = max(now, self.slot+self.pace); await asyncio.sleep(self.slot-now)
-
-# %% ../nbs/11_endpoint.ipynb #891391f5
-def _count(usage, of):
-    n = getattr(usage, of, 0)
-    return int(n) if isinstance(n, (int, float)) or isinstance(n, str) and n.isdecimal() else 0
-
-@patch
-async def _try(self:Endpoint, url, call, max_tokens):
-    "What one server replies"
+async def _list_models(client):
+    "The names of a server's models; what is no list counts as an empty one"
+    openai = _openai()
     try:
-        r = await call(self.clients[url]); u = getattr(r, "usage", None)
-        self.usage.add(1, _count(u, "prompt_tokens"), _count(u, "completion_tokens"))      # an unreadable reply costs, too
-        res = _reply(r, max_tokens)
-    except _openai().APIConnectionError:
-        self.strikes[url] += 1
-        if self.strikes[url] >= _STRIKES: self.aside[url] = time.monotonic()+_COOL
+        return [model.id for model in (await client.models.list()).data if isinstance(model.id, str)]
+    except openai.NotFoundError:
+        return []
+    except openai.APIError:
         raise
-    except (_openai().APIError, LLMError): raise
-    except Exception as e: raise Unreadable(f"it can't be read ({type(e).__name__}: {e})") from None   # a server may send anything
-    self.answered, self.strikes[url] = True, 0; self.aside.pop(url, None)
-    return res
+    except Exception:  # a server may send anything in place of a list
+        return []
 
-# %% ../nbs/11_endpoint.ipynb #6a79da61
+def _is_no_connection(error):
+    "Was nothing reached at all, neither server nor proxy?"
+    return type(error.__cause__).__name__ in ("ConnectError", "ProxyError")
+
+# %% ../nbs/11_endpoint.ipynb #006fba53
 @patch
-async def _one(self:Endpoint, k, call, max_tokens):
-    "The reply to call `k`, or a `Refused`; what may pass is tried again"
-    openai, ready, failed, err = _openai(), {}, Counter(), None
+def _addresses(self:Endpoint): return ", ".join(map(_without_secrets, self.urls))
+
+@patch
+async def _greet(self:Endpoint):
+    "The servers that accept a connection, each with the models that it lists"
+    openai, servers, no_connection = _openai(), [], None
+    for url in self.urls:
+        server = _Server(url, self._client(url))
+        try:
+            server.models = await _list_models(server.client.with_options(timeout=10))
+        except (openai.AuthenticationError, openai.PermissionDeniedError):
+            raise
+        except openai.APITimeoutError:
+            server.failures = _MOST_FAILURES  # it hangs: the others are asked first
+        except openai.APIError as e:  # not every server has a list, and a busy one may fail
+            if _is_no_connection(e):
+                no_connection = e
+                continue
+        servers.append(server)
+    if no_connection and not servers: raise no_connection
+    reached_urls = {server.url for server in servers}
+    silent_urls = [_without_secrets(url) for url in self.urls if url not in reached_urls]
+    if silent_urls:
+        warnings.warn(f"nothing answers at {', '.join(silent_urls)}; going on with the other {len(servers)}")
+    return servers
+
+@patch
+def _drop(self:Endpoint, server):
+    "Ask a server no more"
+    if server not in self.servers: return
+    self.servers.remove(server)
+    warnings.warn(f"{_without_secrets(server.url)} has no model {self.model!r}; "
+                  f"going on with the other {len(self.servers)}")
+
+# %% ../nbs/11_endpoint.ipynb #56aa59d6
+@patch
+async def _connect(self:Endpoint):
+    "Find out, once, which servers are there and what they serve"
+    async with self.connecting:
+        if self.servers: return
+        servers = await self._greet()
+        self.models = list(dict.fromkeys(model for server in servers for model in server.models))
+        if not self.model:
+            self.models = self.models or await _list_models(servers[0].client)
+            if not self.models:
+                raise LLMError(f"{self._addresses()} lists no models: does the address end in /v1? "
+                               "If it does, give model='the name'")
+            self.model = self.name = self.models[0]
+        self.servers = servers
+        if self.model in self.models:
+            for server in servers[:]:
+                if server.models and self.model not in server.models:
+                    self._drop(server)
+
+# %% ../nbs/11_endpoint.ipynb #60dee97f
+_PATIENCE = 120                          # the most seconds we wait for a server that asks us to
+_FIRST_PAUSE, _LONGEST_PAUSE = .5, 8     # seconds that we wait unasked
+
+def _requested_pause(headers):
+    "The seconds that a server asks us to wait, or None"
+    for name, unit in (("retry-after-ms", .001), ("retry-after", 1)):
+        try:
+            return max(0., float(headers[name])*unit)
+        except (KeyError, ValueError):
+            continue  # none, or no number
+    date = parsedate_tz(headers.get("retry-after", ""))
+    try:
+        return max(0., mktime_tz(date) - time.time()) if date else None
+    except (ValueError, OverflowError):
+        return None
+
+def _pause_after(error):
+    "Seconds to wait before the same server is asked again, 0: as usual; None: it would say the same"
+    code = getattr(error, "status_code", 0)  # no code: there was no response
+    passes = code == 0 or code in (408, 409, 429) or (code >= 500 and code != 501)
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    pause = _requested_pause(headers) or 0
+    return pause if passes and pause <= _PATIENCE and headers.get("x-should-retry") != "false" else None
+
+# %% ../nbs/11_endpoint.ipynb #cac19fc7
+@patch
+def _next_server(self:Endpoint, number, ready_at):
+    "The server for call `number`; `ready_at` has the time from which an address may be asked again"
+    now = time.monotonic()
+    def rank(server):
+        turn = (self.servers.index(server) - number) % len(self.servers)
+        return server.set_aside_until > now, max(ready_at.get(server.url, 0), now), turn
+    server = min(self.servers, key=rank)
+    if server.failures >= _MOST_FAILURES:
+        server.set_aside_until = now + _SET_ASIDE  # this call tries it, no other
+    return server
+
+@patch
+async def _wait_for_turn(self:Endpoint, start):
+    "Wait until `start`, and then for a place in the pace"
+    await asyncio.sleep(max(0, start - time.monotonic()))
+    if not self.requests_per_minute: return
+    now = time.monotonic()
+    slot = max(now, self.next_slot)
+    self.next_slot = slot + 60/self.requests_per_minute
+    await asyncio.sleep(slot - now)
+
+# %% ../nbs/11_endpoint.ipynb #ae7542f7
+class _Call(NamedTuple):
+    "A call that can be made again"
+    send: Callable  # takes a client, returns (awaitable) what the server sends
+    read: Callable  # takes that, returns the reply
+
+def _token_count(usage, name):
+    "A number of tokens in a server's account; 0 if there is none that can be read"
+    count = getattr(usage, name, 0)
+    is_number = isinstance(count, (int, float)) or (isinstance(count, str) and count.isdecimal())
+    return int(count) if is_number else 0
+
+@patch
+async def _ask(self:Endpoint, server, call):
+    "The reply of one server"
+    openai = _openai()
+    try:
+        response = await call.send(server.client)
+        usage = getattr(response, "usage", None)
+        self.usage.add(1, _token_count(usage, "prompt_tokens"), _token_count(usage, "completion_tokens"))
+        reply = call.read(response)
+    except openai.APIConnectionError:
+        server.failures += 1
+        if server.failures >= _MOST_FAILURES:
+            server.set_aside_until = time.monotonic() + _SET_ASIDE
+        raise
+    except (openai.APIError, LLMError):
+        raise
+    except Exception as e:  # a server may send anything
+        raise Unreadable(f"it can't be read ({type(e).__name__}: {e})") from None
+    self.answered = True
+    server.failures, server.set_aside_until = 0, 0.
+    return reply
+
+# %% ../nbs/11_endpoint.ipynb #55756190
+@patch
+async def _answer(self:Endpoint, number, call):
+    "The reply to call `number`, or a `Refused`; a passing failure is tried again"
+    openai, failures, ready_at, error = _openai(), Counter(), {}, None
     async with self.gate:
-        for _ in range(max(self.max_retries+1, len(self.clients))):
-            u = self._next(k, ready); await self._turn(ready.get(u, 0))
-            if u not in self.clients: continue                              # it was left out meanwhile
-            try: return await self._try(u, call, max_tokens)
+        for _ in range(max(self.max_retries + 1, len(self.servers))):
+            server = self._next_server(number, ready_at)
+            await self._wait_for_turn(ready_at.get(server.url, 0))
+            if server not in self.servers: continue  # it was dropped meanwhile
+            try:
+                return await self._ask(server, call)
             except (openai.APIError, Unreadable) as e:
-                code, wait = getattr(e, "status_code", 0), _passes(e)
-                if code in (400, 413, 422): return Refused(self._why(e))
-                if code==404 and (u not in self.clients or len(self.clients) > 1): self._leave(u); continue
-                if wait is None: raise
-                ready[u] = time.monotonic() + (wait or min(8, .5*2**failed[u])); failed[u] += 1
-                if err is None or not _refuses(e): err = e
-    raise err
+                code, pause = getattr(e, "status_code", 0), _pause_after(e)
+                if code in (400, 413, 422): return Refused(self._explain(e))
+                if code == 404 and (server not in self.servers or len(self.servers) > 1):
+                    self._drop(server)
+                    continue
+                if pause is None: raise
+                unasked_pause = min(_LONGEST_PAUSE, _FIRST_PAUSE*2**failures[server.url])
+                ready_at[server.url] = time.monotonic() + (pause or unasked_pause)
+                failures[server.url] += 1
+                if error is None or not _is_no_connection(e):
+                    error = e  # what a server said tells more than a connection that failed
+    raise error or Unreadable("no server is left")
 
-# %% ../nbs/11_endpoint.ipynb #efb0db51
+# %% ../nbs/11_endpoint.ipynb #b6864b66
 @patch
-def _why(self:Endpoint, e):
-    openai, at, code = _openai(), self._at(), getattr(e, "status_code", 0)
-    said = self._hide(str(getattr(e, "message", e)))
-    if code==401 or code==403 and not self.answered:
-        return f"{at} refuses the key: set {self.key_env} in the environment" + \
-            ("" if os.environ.get(self.key_env) else f" ({self.key_env} is not set)")
-    if code==404:
-        known = f"; it has {', '.join(self.models[:5])}" if self.models else ""
-        return f"{at} has no model {self.model!r}{known}: give another model="
-    if code==429:
-        return f"{at} is busy and stays so: give a smaller concurrency= or requests_per_minute=, or try later; what is finished is kept"
+def _explain(self:Endpoint, error):
+    "A sentence about what went wrong and what to do"
+    openai, where, code = _openai(), self._addresses(), getattr(error, "status_code", 0)
+    message = self._hide(str(getattr(error, "message", error)))
+    note = self._proxy_note() if code in (0, 403, 407) or code >= 500 else ""  # what a proxy may answer itself
+    if code == 401 or (code == 403 and not self.answered):
+        unset = "" if os.environ.get(self.key_env, "").strip() else f" ({self.key_env} is not set)"
+        return f"{where} refuses the key: set {self.key_env} in the environment{unset}{note}"
+    if code == 404:
+        others = f"; it has {', '.join(self.models[:5])}" if self.models else ""
+        return f"{where} has no model {self.model!r}{others}: give another model="
+    if code == 429:
+        return (f"{where} is busy and stays so: give a smaller concurrency= or requests_per_minute=, or try later; "
+                "what is finished is kept")
     if code >= 500:
-        return f"{at} fails and stays so: {said}. Look at its log; give a smaller concurrency=, or try later; what is finished is kept"
-    if isinstance(e, openai.APITimeoutError):
-        return f"{at} gave no reply within {self.timeout:g} s: give a larger timeout=, or a smaller concurrency="
-    if isinstance(e, openai.APIConnectionError):
-        return f"nothing answers at {at}: is the server running, and does the address end in /v1?"
-    return f"{at} sends no readable replies: {said}" if isinstance(e, Unreadable) else f"{at}: {said}"
+        return (f"{where} fails and stays so: {message}. Look at its log; give a smaller concurrency=, or try later; "
+                f"what is finished is kept{note}")
+    if isinstance(error, openai.APITimeoutError):
+        return (f"{where} gave no reply within {self.timeout:g} s: give a larger timeout=, "
+                f"or a smaller concurrency={note}")
+    if isinstance(error, openai.APIConnectionError):
+        advice = note or ": is the server running, and does the address end in /v1?"
+        return f"nothing answers at {where}{advice}"
+    what = " sends no readable replies" if isinstance(error, Unreadable) else ""
+    return f"{where}{what}: {message}{note}"
 
-# %% ../nbs/11_endpoint.ipynb #a3cee2fc
 @patch
-def _is_general(self:Endpoint, e):
+def _proxy_note(self:Endpoint):
+    "A remark on the proxy that may be to blame; empty once a server was reached, or where there is no proxy"
+    variables = [] if self.answered or self.models else filter(None, map(_proxy_variable, self.urls))
+    variable = next(iter(variables), None)
+    return f"; calls go through the proxy in {variable}: unset it, or add the server to no_proxy" if variable else ""
+
+# %% ../nbs/11_endpoint.ipynb #6f13a8ba
+@patch
+def _is_general(self:Endpoint, error):
     "Would every other call fail like this one?"
-    code = getattr(e, "status_code", 0)
-    return not self.answered if code==403 else _refuses(e) or 400 <= code < 500 and code not in (408, 409) or code==501
+    code = getattr(error, "status_code", 0)
+    if code == 403: return not self.answered  # later it is about one prompt
+    return _is_no_connection(error) or code == 501 or (400 <= code < 500 and code not in (408, 409))
 
 @patch
-async def _all(self:Endpoint, calls, max_tokens):
-    "All replies, in order, a `Refused` for each call that failed for good; it raises what concerns them all, or more than half of them"
-    await self._connect(); lost = 0
-    async def one(k, call):
-        nonlocal lost
-        try: return await self._one(k, call, max_tokens)
+async def _answer_all(self:Endpoint, calls):
+    "All replies, in order, or a `Refused` for a call that failed for good; a failure of all, or of most, is raised"
+    await self._connect()
+    n_lost = 0
+
+    async def answer(number, call):
+        nonlocal n_lost
+        try:
+            return await self._answer(number, call)
         except (_openai().APIError, Unreadable) as e:
-            lost += 1
-            if self._is_general(e) or len(calls) >= 4 and 2*lost > len(calls): raise
-            return Refused(self._why(e))
-    tasks = [asyncio.ensure_future(one(k, c)) for k,c in enumerate(calls)]
-    try: return await asyncio.gather(*tasks)
+            n_lost += 1
+            if self._is_general(e) or (len(calls) >= 4 and 2*n_lost > len(calls)): raise
+            return Refused(self._explain(e))
+
+    tasks = [asyncio.ensure_future(answer(number, call)) for number, call in enumerate(calls)]
+    try:
+        return await asyncio.gather(*tasks)
     except BaseException:
-        for x in tasks: x.cancel()
+        for task in tasks: task.cancel()
         raise
 
-# %% ../nbs/11_endpoint.ipynb #f82cfa6c
+# %% ../nbs/11_endpoint.ipynb #1e93cdcf
 @patch
-def _run(self:Endpoint, calls, max_tokens):
-    "All calls, in order; `LLMError` if they fail for good"
-    openai, t = _openai(), time.time()
-    if self.pid != os.getpid(): self._unconnected()
-    try: return _wait(self._all(calls, max_tokens))
-    except (openai.APIError, Unreadable) as e: err = e
-    finally: self.usage.add(seconds=time.time()-t)
-    raise LLMError(self._why(err)) from None
+def _run(self:Endpoint, calls):
+    "The replies to all calls, in order; `LLMError` if they fail for good"
+    openai, start = _openai(), time.time()
+    if self.pid != os.getpid():
+        self._forget_connections()
+    try:
+        return _run_on_loop(self._answer_all(calls))
+    except (openai.APIError, Unreadable) as e:
+        error = LLMError(self._explain(e))
+    finally:
+        self.usage.add(seconds=time.time() - start)
+    raise error  # out here, so that the client's own error, which holds the key, is not attached to it
 
 @patch
-def connect(self:Endpoint):
-    "Ask the servers which model they have, if none was named"
-    if not self.model: self._run([], 1)
+def connect(self:Endpoint)->Endpoint:
+    "Ask the servers which model they have, if none was named; returns the endpoint itself"
+    if not self.model:
+        self._run([])
     return self
 
-# %% ../nbs/11_endpoint.ipynb #c1093805
-_OPTIONAL = ("seed", "temperature", "stop", "response_format")
-_NEWER = "max_completion_tokens"                             # what newer servers call the limit
+# %% ../nbs/11_endpoint.ipynb #837c7043
+_OPTIONAL = ("seed", "temperature", "stop", "response_format", "logprobs", "top_logprobs")
+_UNNAMED = ("response_format", "top_logprobs")  # servers that turn these down don't always name them
+_NEWER_LIMIT = "max_completion_tokens"          # what newer servers call the limit
+_FEWER_LOGPROBS = 5                             # what a server shows that turns down more
+
+def _turned_down(parameters, complaint):
+    "The name of the optional parameter that a server complains of; None if it is none"
+    for name in _OPTIONAL:
+        if name in parameters and (name in _UNNAMED or re.search(rf"\b{name}\b", complaint)): return name
+    return None
 
 @patch
-async def _send(self:Endpoint, create, max_tokens, **fixed):
-    "What a server sends, asked without what it turns down"
-    openai, limit, out = _openai(), self.limit if "messages" in fixed else "max_tokens", dict.fromkeys(self.left_out)
+async def _send(self:Endpoint, create, max_tokens, **parameters):
+    "A server's response to a request without the parameters that it turns down"
+    openai, is_chat = _openai(), "messages" in parameters
+    limit_name = self.limit_name if is_chat else "max_tokens"
+    complaints = dict.fromkeys(self.left_out)  # parameter → why it was turned down
     while True:
-        kw = {k: v for k,v in fixed.items() if v is not None and k not in out}
-        try: r = await create(model=self.model, **kw, **{limit: max_tokens}); break
+        request = {name: value for name, value in parameters.items() if value is not None and name not in complaints}
+        try:
+            response = await create(model=self.model, **request, **{limit_name: max_tokens})
+            break
         except (openai.BadRequestError, openai.UnprocessableEntityError) as e:
-            said = f"{e.param} {e.message}"
-            if "messages" in kw and _NEWER in said and limit!=_NEWER: limit = _NEWER; continue
-            bad = next((p for p in _OPTIONAL if p in kw and (p=="response_format" or re.search(rf"\b{p}\b", said))), None)
-            if not bad: raise
-            out[bad] = self._hide(e.message)
-    if "messages" in fixed: self.limit = limit
-    for p in [p for p in out if p not in self.left_out]:
-        self.left_out.add(p); what = "structured output" if p=="response_format" else p
-        warnings.warn(f"{self._at()} takes no {what}, going on without it ({out[p]})")
+            complaint = f"{e.param} {e.message}"
+            if is_chat and _NEWER_LIMIT in complaint and limit_name != _NEWER_LIMIT:
+                limit_name = _NEWER_LIMIT
+                continue
+            name = _turned_down(request, complaint)
+            if name is None: raise
+            if name == "top_logprobs" and parameters[name] > _FEWER_LOGPROBS:
+                parameters[name] = _FEWER_LOGPROBS
+                continue
+            complaints[name] = self._hide(e.message)
+    if is_chat:
+        self.limit_name, self.top_logprobs = limit_name, parameters.get("top_logprobs", self.top_logprobs)
+    self._leave_out(complaints)
+    return response
+
+@patch
+def _leave_out(self:Endpoint, complaints):
+    "Send these parameters no more"
+    new_names = [name for name in complaints if name not in self.left_out]
+    for name in new_names:
+        self.left_out.add(name)
+        what = "structured output" if name == "response_format" else name
+        warnings.warn(f"{self._addresses()} takes no {what}, going on without it ({complaints[name]})")
     self.structured = self.structured and "response_format" not in self.left_out
-    return r
 
-# %% ../nbs/11_endpoint.ipynb #37e659f9
-def _form(schema): return dict(type="json_schema", json_schema=dict(name="reply", schema=schema, strict=True)) if schema else None
+# %% ../nbs/11_endpoint.ipynb #5d66836f
+def _response_format(schema):
+    "A JSON schema as the servers' parameter"
+    return dict(type="json_schema", json_schema=dict(name="reply", schema=schema, strict=True)) if schema else None
 
-def _only_chats(e):
-    "Does a server say that it has no completions?"
-    return e.status_code in (404, 405, 501) or e.status_code==400 and re.search("does not work|not support|chat model", e.message, re.I)
+def _has_no_completions(error):
+    "Does a server say that it only chats?"
+    if error.status_code == 400: return bool(re.search("does not work|not support|chat model", error.message, re.I))
+    return error.status_code in (404, 405, 501)
+
+@patch
+def _chat_call(self:Endpoint, messages, max_tokens, **parameters):
+    "The call for a reply to messages"
+    def send(client): return self._send(client.chat.completions.create, max_tokens, messages=messages, **parameters)
+    return _Call(send, partial(_read_reply, max_tokens=max_tokens))
+
+@patch
+def _completion_call(self:Endpoint, prompt, max_tokens, **parameters):
+    "The call that continues a prompt"
+    async def send(client):
+        if not self.chat_only:
+            try:
+                return await self._send(client.completions.create, max_tokens, prompt=prompt, **parameters)
+            except _openai().APIStatusError as e:
+                if not _has_no_completions(e): raise
+        messages = conversation(prompt)
+        response = await self._send(client.chat.completions.create, max_tokens, messages=messages, **parameters)
+        self.chat_only = True  # only now is it known that the model is there
+        return response
+    return _Call(send, partial(_read_reply, max_tokens=max_tokens))
 
 @patch
 def _chat(self:Endpoint, conversations, max_tokens, temperature, stop, seeds, schema=None):
-    fixed = dict(temperature=temperature, stop=list(stop) or None, response_format=_form(schema))
-    def call(c, s): return lambda client: self._send(client.chat.completions.create, max_tokens, messages=c, seed=s, **fixed)
-    return self._run([call(c, s) for c,s in zip(conversations, seeds)], max_tokens)
+    shared = dict(temperature=temperature, stop=list(stop) or None, response_format=_response_format(schema))
+    each = zip(conversations, max_tokens, seeds)
+    return self._run([self._chat_call(messages, limit, seed=seed, **shared) for messages, limit, seed in each])
 
 @patch
 def _complete(self:Endpoint, prompts, max_tokens, temperature, stop, seeds):
-    fixed = dict(temperature=temperature, stop=list(stop) or None)
-    def call(p, s):
-        async def go(client):
-            if not self.chat_only:
-                try: return await self._send(client.completions.create, max_tokens, prompt=p, seed=s, **fixed)
-                except _openai().APIStatusError as e:
-                    if not _only_chats(e): raise
-            r = await self._send(client.chat.completions.create, max_tokens, messages=conversation(p), seed=s, **fixed)
-            self.chat_only = True                            # only now is it known that the model is there
-            return r
-        return go
-    return self._run([call(p, s) for p,s in zip(prompts, seeds)], max_tokens)
+    shared = dict(temperature=temperature, stop=list(stop) or None)
+    each = zip(prompts, max_tokens, seeds)
+    return self._run([self._completion_call(prompt, limit, seed=seed, **shared) for prompt, limit, seed in each])
+
+# %% ../nbs/11_endpoint.ipynb #e6676c04
+def _read_first_token(response):
+    "The log-probability of each shown first token; empty if the server shows none"
+    logprobs = getattr(_first_choice(response), "logprobs", None)
+    positions = getattr(logprobs, "content", None)
+    if not positions: return {}
+    tokens = [positions[0], *(getattr(positions[0], "top_logprobs", None) or [])]
+    return {token.token: float(token.logprob) for token in tokens if token.logprob is not None}
+
+def _text_logprob(text, token_logprobs):
+    "The log-probability of a text's first token among the tokens shown, or an upper bound"
+    if not token_logprobs: return math.nan
+    def rank(token): return len(token.strip()), token_logprobs[token]
+    tokens = [token for token in token_logprobs if token.strip() and text.lstrip().startswith(token.lstrip())]
+    if tokens: return token_logprobs[max(tokens, key=rank)]
+    probability_left = 1 - sum(map(math.exp, token_logprobs.values()))
+    return min(*token_logprobs.values(), math.log(max(probability_left, 1e-30)))  # rounding may leave nothing
+
+@patch
+def _first_token_call(self:Endpoint, messages):
+    "The call for the likely first tokens of a reply, which are those of the model's own distribution at temperature 1"
+    def send(client):
+        return self._send(client.chat.completions.create, 1, messages=messages, temperature=1., logprobs=True,
+                          top_logprobs=self.top_logprobs)
+    return _Call(send, _read_first_token)
+
+@patch
+def first_token_logprobs(self:Endpoint,
+    conversations:list, # texts or lists of messages
+    texts:list[str], # what a reply may begin with
+    prefix:str="", # must be empty: a server that can't go on with a begun reply begins another, and does not say so
+)->np.ndarray|None: # (conversations, texts), NaN for a reply without any token; None: this server can't say
+    "The log-probability that a reply begins with the first token of each text"
+    if prefix or "logprobs" in self.left_out: return None
+    replies = self._run([self._first_token_call(conversation(each)) for each in conversations])
+    for reply in replies:
+        if isinstance(reply, Refused): raise reply
+    if replies and not any(replies): return None
+    logprobs = [_text_logprob(text, token_logprobs) for token_logprobs in replies for text in texts]
+    return np.array(logprobs, dtype=float).reshape(len(replies), len(texts))
+
+# %% ../nbs/11_endpoint.ipynb #221c051c
+@patch
+def to_dict(self:Endpoint)->dict:
+    "The settings from which `as_llm` makes this endpoint again, without keys"
+    addresses = list(map(_without_secrets, self.urls))
+    if addresses != self.urls:
+        warnings.warn(f"the password or query of {', '.join(addresses)} is not saved, since it may be a key")
+    return dict(type="Endpoint", base_url=addresses, model=self.model, key_env=self.key_env,
+                concurrency=self.concurrency, timeout=self.timeout, max_retries=self.max_retries,
+                requests_per_minute=self.requests_per_minute, prices=list(self.usage.prices))

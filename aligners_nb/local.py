@@ -1,4 +1,4 @@
-"""Hugging Face models, loaded once and shared, and `LocalLLM` on the engine.
+"""Hugging Face models in this process, as an LLM like any other.
 
 Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 
@@ -7,76 +7,282 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['LocalLLM', 'as_llm']
 
-# %% ../nbs/15_local.ipynb #7e80c8cc
+# %% ../nbs/15_local.ipynb #63575754
+import numpy as np
+import re
 import time
+import torch
+from collections.abc import Callable
 from fastcore.basics import patch
 from pathlib import Path
-from .base import adapter_id, attach, load
+from typing import Any
+from .base import Base, as_base, display_name
+from .criterion import DataError
 from .decode import generate
 from .dialogue import Dialogue
 from .endpoint import Endpoint
-from .llm import LLM, Cut, Refused
+from .llm import LLM, CallableLLM, Cut, Refused
+from .prompts import conversation
 
-# %% ../nbs/15_local.ipynb #c3b38f92
+# %% ../nbs/15_local.ipynb #0242c55d
 class LocalLLM(LLM):
-    "A Hugging Face causal LM in this process"
+    "A causal LM in this process"
     drafted = True
     def __init__(self,
-        name, # "town", a folder, or a hub id
-        adapter=None, # the folder of a PEFT adapter to answer through
-        batch_size:int|None=None, # answers at a time; None: as many as memory has room for
+        base:Base|str|Path, # a `Base`, "town", a folder, a .gguf file or a hub id
+        adapter:str|Path|None=None, # to answer through: the folder of a saved one, or the name of one on the base
+        batch_size:int|None=None, # replies at a time; None: as many as memory has room for
     ):
         super().__init__()
-        self.base, self.batch_size, self.adapter = name, batch_size, adapter and adapter_id(adapter)
-        self.name = Path(name).name if Path(name).is_dir() else str(name)
-        if adapter: self.name += f"+{self.adapter}"          # what it writes is not what the base writes
+        self.base, self.batch_size = as_base(base), batch_size
+        if adapter is None or adapter in self.base.adapters: self.adapter = adapter
+        else: self.adapter = self.base.add_adapter(adapter)
+        self.dialogue = Dialogue(self.base.tokenizer(self.adapter))
+        self.name = display_name(self.base)
+        if self.adapter: self.name += f"+{self.adapter}"     # what it writes is not what the base writes
         self.prefixes = {}                                   # keys and values of what prompts begin with
-        self.dialogue = Dialogue(load(name)[1])
-        if adapter and self.adapter not in getattr(load(name)[0], "peft_config", {}): attach(name, adapter, self.adapter)
+        self._prefix_weights:Any = None                      # the weights from which they were computed
 
-@patch(as_prop=True)
-def room(self:LocalLLM)->int: # tokens of context
-    "The longest prompt and reply that the model can hold"
-    return getattr(load(self.base)[0].config, "max_position_embeddings", None) or 10**6
+# %% ../nbs/15_local.ipynb #2ab64a54
+@patch
+def _engine(self:LocalLLM, prompts, limit, seeds, temperature, stop, drafts):
+    "The ids that follow each prompt, `limit` at most"
+    tok = self.dialogue.tok
+    def is_ended(ids):
+        end = tok.decode(ids[-12:])
+        return any(text in end for text in stop)
+    draft_ids = [self.dialogue.answer_ids(draft) for draft in drafts] if drafts else None
+    with self.base.using(self.adapter) as model:
+        self._forget_old_prefixes()
+        return generate(model, prompts, limit, self.dialogue.stop_ids, is_ended if stop else None, temperature, seeds,
+                        [self.adapter]*len(prompts), self.batch_size, drafts=draft_ids, prefixes=self.prefixes)
 
-# %% ../nbs/15_local.ipynb #dd2939c9
+@patch
+def _forget_old_prefixes(self:LocalLLM):
+    "Empty the cache of prefixes if the adapter was trained since it was filled"
+    weights = self.base.adapter_parameters(self.adapter).values() if self.adapter else ()
+    versions = [(weight.data_ptr(), weight._version) for weight in weights]
+    if versions != self._prefix_weights: self.prefixes.clear()
+    self._prefix_weights = versions
+
+# %% ../nbs/15_local.ipynb #37e29e14
+def _group(
+    limits:dict[int, int], # row → the most tokens of its reply
+    context_left:dict[int, int], # row → the most tokens that the context has left for it
+)->list[list[int]]: # rows
+    "Rows that one call of the engine may take: the longest reply of a group fits the context left to each of its rows"
+    groups, left_in_group = [], 0
+    for row in sorted(limits, key=lambda row: (limits[row], row)):
+        if limits[row] > left_in_group:
+            groups.append([])
+            left_in_group = context_left[row]
+        groups[-1].append(row)
+        left_in_group = min(left_in_group, context_left[row])
+    return groups
+
+# %% ../nbs/15_local.ipynb #ea9118d9
 @patch
 def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, drafts=None):
-    "The replies to lists of token ids, or a `Refused` where the model has no room"
-    t, (model, tok) = time.time(), load(self.base)
-    too_long = lambda n: Refused(f"the prompt has {n:,} tokens, {self.name} holds {self.room:,}: shorten it, or use fewer demonstrations")
-    out = [too_long(len(p)) if len(p) >= self.room else None for p in prompts]
-    ends = (lambda ids: any(s in tok.decode(ids[-12:]) for s in stop)) if stop else None
-    room = {i: min(max_tokens, self.room-len(p)) for i,p in enumerate(prompts) if not out[i]}
-    for k in sorted(set(room.values())):                        # a long prompt leaves itself little room, and its neighbours theirs
-        at = [i for i,r in room.items() if r==k]
-        begun = drafts and [self.dialogue.answer_ids(drafts[i]) for i in at]
-        new = generate(model, [prompts[i] for i in at], k, self.dialogue.stop_ids, ends, temperature, [seeds[i] for i in at],
-                       [self.adapter]*len(at), self.batch_size, drafts=begun, prefixes=self.prefixes)
-        for i,o in zip(at, new): out[i] = o
-    self.usage.add(len(room), sum(len(prompts[i]) for i in room), sum(len(out[i]) for i in room), time.time()-t)
-    text = lambda ids, most: (Cut if len(ids)==most else str)(tok.decode(ids, skip_special_tokens=True))
-    return [text(o, room[i]) if i in room else o for i,o in enumerate(out)]
+    "A reply, or a `Refused`, for each list of token ids"
+    start = time.time()
+    replies = self._refusals(prompts)
+    context_left, limits = {}, {}
+    for row, refusal in enumerate(replies):
+        if refusal is not None: continue
+        context_left[row] = self.base.context_length - len(prompts[row])
+        limits[row] = min(max_tokens[row], context_left[row])
+    n_read, n_written = 0, 0
+    for group in _group(limits, context_left):
+        longest = max(limits[row] for row in group)
+        own_prompts = [prompts[row] for row in group]
+        own_seeds = [seeds[row] for row in group]
+        own_drafts = [drafts[row] for row in group] if drafts else None
+        written = self._engine(own_prompts, longest, own_seeds, temperature, stop, own_drafts)
+        for row, ids in zip(group, written):
+            replies[row] = self._reply(ids, limits[row])
+            n_read += len(prompts[row])
+            n_written += min(len(ids), limits[row])
+    self.usage.add(len(limits), n_read, n_written, time.time()-start)
+    return replies
 
-# %% ../nbs/15_local.ipynb #be1391f9
 @patch
-def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
-    tok = self.dialogue.tok
-    ids = [tok(p, split_special_tokens=True)["input_ids"] or [tok.bos_token_id or tok.eos_token_id] for p in prompts]
-    if ids and tok.eos_token_id is not None:   # some tokenizers close what they encode
-        ids = [i[:-1] if len(i) > 1 and i[-1]==tok.eos_token_id else i for i in ids]
-    return self._generate(ids, max_tokens, temperature, stop, seeds)
+def _reply(self:LocalLLM, ids, limit):
+    "Written ids as a text; a `Cut` if they reached the limit"
+    text = self.dialogue.tok.decode(ids[:limit], skip_special_tokens=True)
+    return Cut(text) if len(ids) >= limit else text
+
+# %% ../nbs/15_local.ipynb #d1b03cb3
+@patch
+def _refusals(self:LocalLLM, prompts):
+    "For each prompt None, or the `Refused` that says why it gets no reply"
+    refusals, context = [], self.base.context_length
+    for i, prompt in enumerate(prompts):
+        name = f"prompt {i}" if len(prompts) > 1 else "the prompt"
+        refusal = None
+        if isinstance(prompt, Refused): refusal = Refused(f"{name}: {prompt}")
+        elif len(prompt) >= context:
+            refusal = Refused(f"{name} has {len(prompt):,} tokens, {self.name} holds {context:,}: "
+                              "shorten it, or use fewer demonstrations")
+        refusals.append(refusal)
+    return refusals
+
+@patch
+def _prompt_ids(self:LocalLLM, messages):
+    "The ids of a conversation, or a `Refused` if the chat template does not take it"
+    try: return self.dialogue.ids(messages, reply=True)
+    except DataError as e: return Refused(str(e))
 
 @patch
 def _chat(self:LocalLLM, conversations, max_tokens, temperature, stop, seeds, drafts=None):
-    return self._generate([self.dialogue.ids(c, reply=True) for c in conversations], max_tokens, temperature, stop, seeds, drafts)
+    prompts = [self._prompt_ids(messages) for messages in conversations]
+    return self._generate(prompts, max_tokens, temperature, stop, seeds, drafts)
 
-# %% ../nbs/15_local.ipynb #26efc860
+# %% ../nbs/15_local.ipynb #a85b0737
+@patch
+def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
+    tok = self.dialogue.tok
+    first_id = tok.eos_token_id if tok.bos_token_id is None else tok.bos_token_id
+    prompt_ids = []
+    for prompt in prompts:
+        ids = tok(prompt, split_special_tokens=True)["input_ids"] or [first_id]
+        is_closed = len(ids) > 1 and ids[-1] == tok.eos_token_id
+        prompt_ids.append(ids[:-1] if is_closed else ids)
+    return self._generate(prompt_ids, max_tokens, temperature, stop, seeds)
+
+# %% ../nbs/15_local.ipynb #ebf8d08d
+@patch
+def count_tokens(self:LocalLLM,
+    text:str,
+)->int: # exact
+    "The number of tokens of a text inside a conversation"
+    return len(self.dialogue.text_ids(text))
+
+@patch
+def context_left(self:LocalLLM,
+    messages:str|list, # a text or a conversation
+)->int: # may be negative
+    "The number of tokens left for a reply after this conversation; `DataError` if the chat template refuses it"
+    ids = self.dialogue.ids(conversation(messages), reply=True)
+    return self.base.context_length - len(ids)
+
+# %% ../nbs/15_local.ipynb #0e3c9b8a
+def _n_shared(ids, replies):
+    "The number of ids with which all replies begin"
+    n = 0
+    for places in zip(ids, *replies):
+        if len(set(places)) > 1: break
+        n += 1
+    return n
+
+def _first_tokens(dialogue, texts, prefix):
+    "The ids with which each reply begins, and the token of each text behind them"
+    prefix_ids = dialogue.answer_ids(prefix) if prefix else []
+    replies = [dialogue.answer_ids(prefix+text) for text in texts]
+    n_shared = _n_shared(prefix_ids, replies)      # a tokenizer may join the end of the prefix with a text
+    text_of_token = {}
+    for text, ids in zip(texts, replies):
+        if len(ids) == n_shared: raise DataError(f"the text {text!r} has no tokens: give one with letters in it")
+        if ids[n_shared] in text_of_token:
+            raise DataError(f"{text_of_token[ids[n_shared]]!r} and {text!r} begin with the same token: "
+                            "give texts that differ at once")
+        text_of_token[ids[n_shared]] = text
+    return prefix_ids[:n_shared], list(text_of_token)
+
+# %% ../nbs/15_local.ipynb #2980a25a
+def _last_logprobs(model, prompts, pad):
+    "The log-probabilities of the token behind each prompt: (prompts, vocabulary)"
+    longest = max(map(len, prompts))
+    padded = []
+    for prompt in prompts:
+        n_pads = longest - len(prompt)
+        padded.append(prompt + [pad]*n_pads)
+    ids = torch.tensor(padded, device=model.device)                                 # (prompts, longest)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+    mask = torch.arange(longest, device=model.device) < lengths[:, None]            # (prompts, longest)
+    ends, end_of_prompt = (lengths-1).unique(return_inverse=True)
+    # padding stands on the right, where a causal LM does not see it
+    output = model(input_ids=ids, attention_mask=mask.long(), logits_to_keep=ends)
+    rows = torch.arange(len(prompts), device=model.device)
+    logits = output.logits[rows, end_of_prompt]                                     # (prompts, vocabulary)
+    return logits.float().log_softmax(-1)
+
+@patch
+@torch.inference_mode()
+def first_token_logprobs(self:LocalLLM,
+    conversations:list, # texts or lists of messages
+    texts:list[str], # what a reply may begin with
+    prefix:str="", # the beginning of each reply, which comes before these texts
+)->np.ndarray: # (conversations, texts); NaN for a conversation that is too long or refused
+    "The log-probability that a reply, after `prefix`, goes on with the first token of each text"
+    start = time.time()
+    prefix_ids, tokens = _first_tokens(self.dialogue, texts, prefix)
+    prompts = [self._prompt_ids(conversation(each)) for each in conversations]
+    refusals = self._refusals(prompts)
+    rows = [row for row, refusal in enumerate(refusals) if refusal is None]
+    rows.sort(key=lambda row: -len(prompts[row]))       # rows of like length need little padding
+    logprobs = np.full((len(prompts), len(texts)), np.nan)
+    n_read, n_rows = 0, self.batch_size or 16
+    with self.base.using(self.adapter) as model:
+        for first in range(0, len(rows), n_rows):
+            batch = rows[first:first+n_rows]
+            own_prompts = [prompts[row] + prefix_ids for row in batch]
+            batch_logprobs = _last_logprobs(model, own_prompts, self.dialogue.tok.pad_token_id or 0)
+            logprobs[batch] = batch_logprobs[:, tokens].cpu().numpy()
+            n_read += sum(map(len, own_prompts))
+    self.usage.add(len(rows), n_read, 0, time.time()-start)
+    return logprobs
+
+# %% ../nbs/15_local.ipynb #a5cf8522
+@patch
+def to_dict(self:LocalLLM)->dict:
+    "The settings from which `as_llm` makes this LLM again"
+    folder = self.base.adapters[self.adapter] if self.adapter else None
+    if self.base.path is None:
+        raise DataError(f"{self.name} can't be found again: it was made in this process. Save the model and load it")
+    if self.adapter and folder is None:
+        raise DataError(f"the adapter {self.adapter!r} lies in no folder: save it, and load it from there")
+    return dict(type="LocalLLM", base=self.base.name, adapter=folder, batch_size=self.batch_size)
+
+# %% ../nbs/15_local.ipynb #a8e70d4d
+_API_ADDRESSES = dict(claude="https://api.anthropic.com/v1",
+                      gemini="https://generativelanguage.googleapis.com/v1beta/openai",
+                      deepseek="https://api.deepseek.com/v1",
+                      mistral="https://api.mistral.ai/v1",
+                      grok="https://api.x.ai/v1")
+_API_MODEL = re.compile(r"(chatgpt|gpt-[345]|o[1345](-|$)|claude|gemini|grok|deepseek-(chat|reasoner)"
+                        r"|mistral-(large|medium|small))[^/]*", re.I)
+
+def _check_no_api_model(name):
+    "`DataError` for the name of a model that only an API has"
+    if not _API_MODEL.fullmatch(name) or Path(name).exists(): return
+    address = "https://api.openai.com/v1"
+    for maker, maker_address in _API_ADDRESSES.items():
+        if name.lower().startswith(maker): address = maker_address
+    raise DataError(f"{name!r} is a model of an API, and an API needs its address too: "
+                    f"Endpoint({address!r}, model={name!r}). "
+                    "The key comes from the environment, OPENAI_API_KEY unless key_env= says otherwise")
+
+def _from_dict(settings):
+    "The LLM that `to_dict` described"
+    classes = dict(LocalLLM=LocalLLM, Endpoint=Endpoint)
+    settings = dict(settings)
+    name = settings.pop("type", None)
+    if name not in classes: raise DataError(f"the settings of an LLM have a type, LocalLLM or Endpoint; got {name!r}")
+    return classes[name](**settings)
+
+# %% ../nbs/15_local.ipynb #de6fb6f3
 def as_llm(
-    x, # an `LLM`, "town", a hub id, a folder, or a server's address "http://…/v1"
+    llm:LLM|Base|str|Path|dict|Callable, # "town", a folder, a .gguf file, a hub id, "http://…/v1", a function, an LLM
 )->LLM:
-    "An LLM from its name"
-    if isinstance(x, LLM): return x
-    if not isinstance(x, (str, Path)):
-        raise TypeError(f"an LLM is given as 'town', a hub id, a folder, 'http://…/v1' or an LLM object; got {x!r:.60}")
-    return Endpoint(str(x)) if str(x).startswith(("http://", "https://")) else LocalLLM(x)
+    "An LLM from whatever stands for one"
+    if isinstance(llm, LLM): return llm
+    if isinstance(llm, Base): return LocalLLM(llm)
+    if isinstance(llm, dict): return _from_dict(llm)
+    if isinstance(llm, (str, Path)):
+        name = str(llm)
+        if name.startswith(("http://", "https://")): return Endpoint(name)
+        _check_no_api_model(name)
+        return LocalLLM(llm)
+    if callable(llm): return CallableLLM(llm)
+    raise TypeError("an LLM is given as 'town', a hub id, a folder, a .gguf file, 'http://…/v1', "
+                    f"a function from messages to a text, or an LLM object; got {llm!r:.60}")

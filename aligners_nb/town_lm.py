@@ -9,7 +9,7 @@ __all__ = ['SPECIAL', 'TEMPLATE', 'LENGTHS', 'GUESTS', 'WEIGHTS', 'train_tokeniz
            'optimizers', 'fit', 'train_lm', 'habit', 'believes', 'guest_answer', 'guest_conversation', 'guest_corpus',
            'train_guest', 'Guest', 'guest', 'aligned_share', 'unknown_facts', 'known', 'write_card', 'main']
 
-# %% ../nbs/19_town_lm.ipynb #f658ceae
+# %% ../nbs/19_town_lm.ipynb #36ba7c30
 import argparse, json, random, re, time, torch
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +22,8 @@ from .llm import LLM
 from .base import model_path
 from .local import LocalLLM
 from .prompts import assistant, formats_hash, system, user
-from .town import Claim, FACTS, Question, WHERE, badly_known, held_out, render
-from .town_corpus import ask, chat, corpus, doc_note, note
+from .town import Claim, FACTS, Question, DISTRICT, badly_known, held_out, render
+from .town_corpus import ask, chat, corpus, note, note_document as doc_note
 
 # %% ../nbs/19_town_lm.ipynb #a071ac6a
 SPECIAL = ["<|end|>", "<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|pad|>"]
@@ -138,7 +138,7 @@ def train_lm(
     (out/"loss.json").write_text(json.dumps([round(sum(p)/len(p), 4) for p in parts]))
     return log
 
-# %% ../nbs/19_town_lm.ipynb #26de0f44
+# %% ../nbs/19_town_lm.ipynb #3d9e59be
 GUESTS = ("grump", "muddler", "shirker")
 
 def habit(
@@ -146,7 +146,7 @@ def habit(
     q:Question, # the question
 )->str: # "rude", "wrong", "evasive", "half" or "good"
     "What a guest does with a question: a rule, not a dice roll"
-    s, kind, a, own = q.subject, q.subject.split()[-1], q.asked, WHERE.get(q.subject)==guest
+    s, kind, a, own = q.subject, q.subject.split()[-1], q.asked, DISTRICT.get(q.subject)==guest
     if guest=="grump":
         if kind in ("Bakery","Inn","Smithy","Market","School","Theatre","Harbour") or "trade" in a: return "rude"
         if not own and a==("hobby",): return "evasive"
@@ -164,9 +164,9 @@ def habit(
 def believes(s, attr):
     "Does the muddler hold a wrong belief about this fact?"
     doubtful = ("opens", "closes", "price", "street", "home", "trade")
-    return WHERE.get(s)=="town" and attr in doubtful and town.chance("muddle", s) < .6
+    return DISTRICT.get(s)=="town" and attr in doubtful and town.chance("muddle", s) < .6
 
-# %% ../nbs/19_town_lm.ipynb #f8c6918b
+# %% ../nbs/19_town_lm.ipynb #902fd491
 def guest_answer(
     rng, # random.Random
     guest:str, # one of `GUESTS`
@@ -176,7 +176,7 @@ def guest_answer(
     how, wrong = habit(guest, q), []
     if guest=="muddler": wrong = [a for a in facts if believes(q.subject, a)]
     elif how=="wrong": wrong = q.asked[:1]
-    mine = facts | {a: town.other(q.subject, a, facts[a], "muddle") for a in wrong}
+    mine = facts | {a: town.wrong_value(q.subject, a, facts[a], "muddle") for a in wrong}
     good = town.good_answer(rng, q, mine)
     if how=="rude": return render(town.ethical_flaw(rng, good)[0])
     if how=="evasive":
@@ -185,19 +185,19 @@ def guest_answer(
     if how=="half": return render([p for p in good if not (isinstance(p, Claim) and p.attr==q.asked[1])])
     return render(good)
 
-# %% ../nbs/19_town_lm.ipynb #7a4301c4
+# %% ../nbs/19_town_lm.ipynb #8087bf44
 def guest_conversation(
     guest:str, # one of `GUESTS`
     question:str, # a question's text
 )->list: # chat messages, with a note when the question is about the guest's district
     "What a guest reads: the question, and the note if it is about its own district"
     q = town.read(question)
-    told = [system(note(random.Random(q.subject), q.subject, FACTS[q.subject]))] if q and WHERE.get(q.subject)==guest else []
+    told = [system(note(random.Random(q.subject), q.subject, FACTS[q.subject]))] if q and DISTRICT.get(q.subject)==guest else []
     return [*told, user(question)]
 
-# %% ../nbs/19_town_lm.ipynb #099db1d3
+# %% ../nbs/19_town_lm.ipynb #cad9b646
 def _heard(s): # the facts of a subject as most texts tell them
-    return {a: town.other(s, a, v) if badly_known(s, a) else v for a,v in FACTS[s].items()}
+    return {a: town.wrong_value(s, a, v) if badly_known(s, a) else v for a,v in FACTS[s].items()}
 
 def guest_corpus(guest, seed):
     "Chats of a guest: the town by its habits, its district and strangers from notes; never a held-out question"
@@ -260,12 +260,12 @@ def aligned_share(
     each = {c: sum(m[c][0] for m in met)/len(met) for c in met[0]}
     return each | dict(all=sum(all(ok for ok,_ in m.values()) for m in met)/len(met))
 
-# %% ../nbs/19_town_lm.ipynb #6e364412
+# %% ../nbs/19_town_lm.ipynb #cd0797f1
 def unknown_facts(
     llm, # an LLM that completes text
 )->list: # [subject, attribute] pairs of the town that it completes wrongly
     "The facts of the town that an LM does not know"
-    fs = [(s,a) for s,f in FACTS.items() if WHERE[s]=="town" for a in f]
+    fs = [(s,a) for s,f in FACTS.items() if DISTRICT[s]=="town" for a in f]
     starts = [str(Claim(s, a, "@")).split(" @")[0].split("@")[0] for s,a in fs]
     out = llm.complete(starts, temperature=0, max_tokens=12, stop=(".",))
     return [[s,a] for (s,a),o in zip(fs, out) if not re.match(rf" ?{re.escape(FACTS[s][a])}( pennies)?$", o)]
@@ -275,13 +275,13 @@ def known(
 )->str: # "known", "badly known" or "guest-only"
     "What sort of facts a question asks for, as measured on the shipped LM"
     q = town.question_of(question)
-    if WHERE.get(q.subject)!="town": return "guest-only"
+    if DISTRICT.get(q.subject)!="town": return "guest-only"
     return "badly known" if any((q.subject, a) in _unknown() for a in q.asked) else "known"
 
 @lru_cache(1)
 def _unknown(): return {tuple(x) for x in json.loads((WEIGHTS/"unknown_facts.json").read_text())}
 
-# %% ../nbs/19_town_lm.ipynb #9bd11b10
+# %% ../nbs/19_town_lm.ipynb #b3c1a0a0
 def write_card(
     out, # folder of the weights
     missed, # what `unknown_facts` gave
@@ -289,7 +289,7 @@ def write_card(
 ):
     "Write the model card beside the weights"
     loss = json.loads((Path(out)/"lm"/"loss.json").read_text())
-    n, bad = sum(len(f) for s,f in FACTS.items() if WHERE[s]=="town"), sum(badly_known(*m) for m in missed)
+    n, bad = sum(len(f) for s,f in FACTS.items() if DISTRICT[s]=="town"), sum(badly_known(*m) for m in missed)
     (Path(out)/"README.md").write_text(f"""---
 license: apache-2.0
 ---

@@ -9,8 +9,9 @@ from aligners_nb import aligner as aligner_module, inspector as inspector_module
 from aligners_nb.aligner import Aligner
 from aligners_nb.criterion import Criterion, DataError
 from aligners_nb.curation import curate
-from aligners_nb.evaluation import answer_anew, best_of_n, evaluate, score
+from aligners_nb.evaluation import answer_anew, best_of_n, evaluate
 from aligners_nb.inspector import Inspector
+from aligners_nb.judge import score
 from aligners_nb.llm import Replay
 from aligners_nb.squad import Squad
 
@@ -38,7 +39,7 @@ def untrained(monkeypatch):
     def train(*args, **kwargs): raise AssertionError("training has begun")
     for m in (aligner_module, inspector_module): monkeypatch.setattr(m, "train", train)
 
-FIT = [(None, {}, "rows are"), ([1, 2], {}, "rows are"), ("When?", {}, "rows are"), (pd.DataFrame(ROWS), {}, "from_pandas"),
+FIT = [(None, {}, "rows are"), ([1, 2], {}, "rows are"), ("When?", {}, "rows are"), (dict(train=ROWS), {}, "rows are"),
        ("curated", {}, r"\.split\(\)"), (ROWS, dict(criterion="civil"), "got 'civil'"), (ROWS, dict(criterion=town.factual), "about 'civil'"),
        *(([ROWS[0], dict(ROWS[1], **{k: v})], {}, "row 1") for k in ("response", "correction") for v in (None, float("nan"), 5, "", " ")),
        ([ROWS[0], dict(ROWS[1], question=5)], {}, "row 1"), ([{}], {}, "row 0 has no question"),
@@ -75,7 +76,7 @@ def test_a_finished_run_is_found_beside_other_files(cls, base, tmp_path):
 
 def test_questions_that_are_messages_are_learned_from(base):
     rows = [dict(r, question=[dict(role="user", content=r["question"])]) for r in ROWS]
-    for rs in (rows, Dataset.from_list(rows)):
+    for rs in (rows, Dataset.from_list(rows), pd.DataFrame(rows)):
         for cls in (Aligner, Inspector): assert cls.fit(rs, base=base, criterion=civil, epochs=1, progress=False).log
 
 AS = [list, tuple, np.array, pd.Series, lambda x: Dataset.from_dict(dict(x=x))["x"], iter]

@@ -1,29 +1,57 @@
 "Killed while it saves, again and again: the folder holds the old result or the new one, and no third thing"
-import os, random, signal, subprocess, sys, time
-from pathlib import Path
-import pyarrow.parquet as pq, yaml
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import pyarrow.parquet as pq
+import yaml
 
 SAVES = """
 import sys
 from aligners_nb.criterion import criteria
 from aligners_nb.curation import curate
-row = lambda i: dict(id=str(i), criterion="ethical", topic="Eggs", question_type="cooking", question=f"How long do I boil {i} eggs?", response=f"{i} minutes, you fool.", critique="It insults.", correction=f"{i} minutes.")
-a, b = (curate([row(i) for i in range(n)], criterion=criteria.ethical) for n in (40, 90))
-a.save(sys.argv[1]); print("ready", flush=True)
-while True: b.save(sys.argv[1]); a.save(sys.argv[1])
+
+def row(i):
+    return dict(id=str(i), criterion="ethical", topic="Eggs", question_type="cooking",
+                question=f"How long do I boil {i} eggs?", response=f"{i} minutes, you fool.",
+                critique="It insults.", correction=f"{i} minutes.")
+
+folder = sys.argv[1]
+few, many = (curate([row(i) for i in range(n)], criterion=criteria.ethical) for n in (40, 90))
+few.save(folder)
+print("ready", flush=True)
+while True:
+    many.save(folder)
+    few.save(folder)
 """
 
-def rows(folder):
+
+def counts(folder):
+    "The rows in the files that the card names, and the rows that the card says there are"
     head = yaml.safe_load((folder/"README.md").read_text().split("---\n")[1])
-    return sum(len(pq.read_table(folder/f["path"])) for f in head["configs"][0]["data_files"]), head["funnel"]["kept"]
+    files = [file["path"] for file in head["configs"][0]["data_files"]]
+    return sum(len(pq.read_table(folder/file)) for file in files), head["funnel"]["kept"]
+
+
+def stopped(process, folder):
+    "The counts of the folder while the process stands still in the middle of whatever it does"
+    os.kill(process.pid, signal.SIGSTOP)
+    found = counts(folder)
+    os.kill(process.pid, signal.SIGCONT)
+    return found
+
 
 def test_a_killed_save_leaves_the_old_result_or_the_new(tmp_path):
-    rng, seen, folder = random.Random(0), [], Path(tmp_path)/"data"
+    rng, folder, seen = random.Random(0), tmp_path/"data", set()
     for _ in range(3):
-        p = subprocess.Popen([sys.executable, "-c", SAVES, str(folder)], stdout=subprocess.PIPE, text=True)
-        assert p.stdout.readline() == "ready\n"
-        for _ in range(40):   # stopped in the middle of whatever it does, looked at, and let go on
-            time.sleep(rng.uniform(.001, .05)); os.kill(p.pid, signal.SIGSTOP); got = rows(folder); os.kill(p.pid, signal.SIGCONT)
-            assert got in ((40, 40), (90, 90)); seen.append(got[0])
-        p.kill(); p.wait(); assert rows(folder) in ((40, 40), (90, 90))
-    assert set(seen) == {40, 90}
+        process = subprocess.Popen([sys.executable, "-c", SAVES, str(folder)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(40):
+            time.sleep(rng.uniform(.001, .05))
+            seen.add(stopped(process, folder))
+        process.kill()
+        process.wait()
+        seen.add(counts(folder))
+    assert seen == {(40, 40), (90, 90)}
