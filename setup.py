@@ -10,7 +10,10 @@ cfg.read(root/"settings.ini", encoding="utf-8")
 cfg = cfg["DEFAULT"]
 lib = cfg["lib_path"]
 version = re.search(r'^__version__\s*=\s*"([^"]+)"', (root/lib/"__init__.py").read_text(encoding="utf-8"), re.M)[1]
-extras = {k.removesuffix("_requirements").replace("_", "-"): v.split() for k, v in cfg.items() if k.endswith("_requirements")}
+extras = {}
+for key, value in cfg.items():
+    if key.endswith("_requirements"):
+        extras[key.removesuffix("_requirements").replace("_", "-")] = value.split()
 
 setup(
     version=version,
@@ -19,7 +22,8 @@ setup(
     keywords=cfg["keywords"].split(),
     long_description=(root/"README.md").read_text(encoding="utf-8") if (root/"README.md").exists() else "",
     long_description_content_type="text/markdown",
-    classifiers=["Development Status :: 3 - Alpha", "Intended Audience :: Developers", "Intended Audience :: Science/Research",
+    classifiers=["Development Status :: 3 - Alpha",
+                 "Intended Audience :: Developers", "Intended Audience :: Science/Research",
                  "Natural Language :: English", "Topic :: Scientific/Engineering :: Artificial Intelligence"] +
                 [f"Programming Language :: Python :: 3.{v}" for v in (11, 12, 13, 14)],
     packages=find_packages(include=[lib, lib+".*"]),

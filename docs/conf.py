@@ -1,7 +1,9 @@
 from configparser import ConfigParser
 from pathlib import Path
 root = Path(__file__).resolve().parent.parent
-cfg = ConfigParser(delimiters=["="]); cfg.read(root/"settings.ini"); cfg = cfg["DEFAULT"]
+parser = ConfigParser(delimiters=["="])
+parser.read(root/"settings.ini")
+cfg = parser["DEFAULT"]
 project, author, release = cfg["title"], cfg["author"], cfg["version"]
 copyright = cfg["copyright"]
 extensions = ["myst_nb", "sphinx_copybutton", "sphinx_design"]

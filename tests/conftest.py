@@ -1,6 +1,7 @@
 "Tests run offline, on the CPU, one thread a process: several run at once"
 import os
-for name, value in dict(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", MPLBACKEND="agg", TOKENIZERS_PARALLELISM="false").items():
+SETTINGS = dict(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", MPLBACKEND="agg", TOKENIZERS_PARALLELISM="false")
+for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 from pathlib import Path
 

@@ -5,7 +5,8 @@ import pytest
 
 from aligners_nb.diff import Diff, word_diff, words
 
-PIECES = ["It", "opens", " ", "  ", "\n", "at", "nine", ".", "doesn't", "é", "e\u0301", "\u0301x", "図", "書", "9", "<b>",
+PIECES = ["It", "opens", " ", "  ", "\n", "at", "nine", ".", "doesn't", "é", "e\u0301", "\u0301x",
+          "図", "書", "9", "<b>",
           "&", "_", "½", "👩‍🔬"]
 
 

@@ -46,7 +46,7 @@ def permuted(weight, n_heads):
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(n_rows, n_columns))
 
 
-def write_gguf(folder, file, quantization):
+def write_gguf(folder, file, quantization):  # noqa: PLR0915 (one field of the file a line)
     "The model of `folder` as one GGUF file"
     model = AutoModelForCausalLM.from_pretrained(folder)
     tok = AutoTokenizer.from_pretrained(folder)

@@ -1,7 +1,7 @@
 """Folders that an earlier version wrote load and decide alike.
 
-`fixtures/written_before_roles` was written before correctors and scorers became roles: a squad of one pair on the town's LM
-(rank 2), an inspector on a tiny encoder, and what both said of some answers."""
+`fixtures/written_before_roles` was written before correctors and scorers became roles: a squad of one pair on the
+town's LM (rank 2), an inspector on a tiny encoder, and what both said of some answers."""
 import json
 import warnings
 
