@@ -405,9 +405,9 @@ def read_answer(
         readings += new_readings
     return readings
 
-# %% ../nbs/17_town.ipynb #6508253c
+# %% ../nbs/17_town.ipynb #18a73da6
 def _statement(reading):
-    "What a sentence says, whatever its words"
+    "The meaning of a sentence, whatever its words"
     if isinstance(reading.content, Claim): return reading.content.subject, reading.content.attr
     return reading.content
 

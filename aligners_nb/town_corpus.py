@@ -116,7 +116,7 @@ def ask(
     phrasing = rng.randrange(len(town.phrasings(question_type)))
     return Asked(Question(subject, question_type, phrasing), facts, known=False)
 
-# %% ../nbs/18_town_corpus.ipynb #453e3d62
+# %% ../nbs/18_town_corpus.ipynb #3f50d17d
 class Pair(NamedTuple):
     "A response with its critique and its correction"
     response:str
@@ -124,7 +124,7 @@ class Pair(NamedTuple):
     correction:str
 
 class _Plan(NamedTuple):
-    "What is settled about a pair before its flaw is drawn"
+    "The decisions about a pair that are made before its flaw is drawn"
     q:Question
     facts:dict[str, str]
     known:bool # is the subject one of the town?

@@ -303,12 +303,12 @@ def guest_answer(
     if how=="half": parts = [part for part in parts if not (isinstance(part, Claim) and part.attr==q.asked[1])]
     return render(parts)
 
-# %% ../nbs/19_town_lm.ipynb #8ae44039
+# %% ../nbs/19_town_lm.ipynb #b72e4654
 def guest_conversation(
     guest:str, # one of `GUESTS`
     question:str, # a question's text, or any other
 )->list[dict]: # chat messages
-    "What a guest reads: the question, behind a note if it is about the guest's own district"
+    "The messages that a guest reads: the question, behind a note if it is about the guest's own district"
     q = town.read(question)
     if q is None or DISTRICT.get(q.subject) != guest: return [user(question)]
     rng = random.Random(q.subject) # the same note each time
