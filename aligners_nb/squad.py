@@ -83,9 +83,11 @@ class Alignment:
         lines = []
         for name in self.thresholds:
             risk, threshold = risk_texts(self.risks.get(name), self.thresholds[name])
-            lines.append(f"{name} {risk} < {threshold}")
+            is_below = self.risks.get(name, 0) < self.thresholds[name]   # `paper` decides by another threshold
+            lines.append(f"{name} {risk} {'<' if is_below else '≥'} {threshold}")
         shown = ", ".join(lines) if self.risks else ""
-        return f"nothing flagged: {shown}" if shown else "nothing flagged"
+        verdict = "no aligner was asked" if "≥" in shown else "nothing flagged"
+        return f"{verdict}: {shown}" if shown else verdict
 
     def __repr__(self):
         lines = [repr(step) for step in self.trace] or [self._outcome()]

@@ -99,7 +99,7 @@ def test_from_synthesis_to_a_loaded_squad(zoo, tmp_path, base, encoder):
     assert [alignment.aligned for alignment in squad(questions, responses)] == aligned
     assert squad.inspect(questions, responses)[0]["polite"] == pytest.approx(risk, abs=1e-4)
     suffixes = {file.suffix for file in (tmp_path/"squad").rglob("*") if file.is_file()}
-    assert suffixes <= {".safetensors", ".json", ".md"}
+    assert suffixes <= {".safetensors", ".json", ".md", ".jinja"}
 
 
 def train_inspector(zoo, encoder, folder):
