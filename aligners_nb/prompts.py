@@ -1,4 +1,4 @@
-"""What an LLM is asked, word for word, and how a plain answer is read from its reply
+"""The prompts, word for word, and the plain answer in a reply
 
 Docs: https://example-user.github.io/aligners-nb/prompts.html.md"""
 
@@ -223,7 +223,7 @@ def formats_hash()->str: # 12 hex digits
         NOTHING]
     return hashlib.sha256(json.dumps(formats).encode()).hexdigest()[:12]
 
-# %% ../nbs/02_prompts.ipynb #2de638cb
+# %% ../nbs/02_prompts.ipynb #737dcdab
 class ThoughtMarks(NamedTuple):
     "The marks before and after a model's thoughts, as regular expressions"
     begin:str
@@ -268,7 +268,7 @@ THOUGHT_MARKS = [
 def _after_thoughts(
     reply:str, # it begins with the thoughts, if there are any
 )->str|None: # None without thoughts; an empty string, if they break off
-    "The rest of a reply, behind the thoughts at its start"
+    "The rest of a reply, after the thoughts at its start"
     for marks in THOUGHT_MARKS:
         begin = re.match(marks.begin, reply, re.I)
         if begin:

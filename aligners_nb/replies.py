@@ -1,4 +1,4 @@
-"""How replies are read: the three parts of a draft, topics, and questions
+"""Parsers for replies: the three parts of a draft, topics, and questions
 
 Docs: https://example-user.github.io/aligners-nb/replies.html.md"""
 
@@ -146,7 +146,7 @@ def parse_critique(
     all_is_well = _NO_FAULT.match(statement) and not _OBJECTION.search(statement)
     return NOTHING if all_is_well else critique
 
-# %% ../nbs/03_replies.ipynb #2cb5bdb2
+# %% ../nbs/03_replies.ipynb #5ad32a6a
 _THE_ANSWER = "(?:answer|response)"
 _AS_IT_WAS = "as it (?:is|was)"
 _AND_SAYS_WHY = rf"(?:\W*|\s*[.,;:!–—-].*\b(?:{_THE_ANSWER}|already|correct|{_AS_IT_WAS}|same)\b.*)"
@@ -167,7 +167,7 @@ _SAYS_UNCHANGED = re.compile(
 def says_unchanged(
     correction:str, # what a model wrote where a correction should be
 )->bool:
-    "Does a correction say that there is nothing to correct?"
+    "True if a correction says only that there is nothing to correct"
     return bool(_SAYS_UNCHANGED.match(_bare(correction)))
 
 # %% ../nbs/03_replies.ipynb #4df412df
@@ -222,7 +222,7 @@ def parse_draft_json(
     for part in PARTS: _refuse_labels(part, data[part])
     return read_parts(*[data[part] for part in PARTS])
 
-# %% ../nbs/03_replies.ipynb #d857c776
+# %% ../nbs/03_replies.ipynb #fc7decd1
 _LINE_MARKS = re.compile("|".join([
     r"^\s*(?:[-*•|]\s+)*(?:\d+[.)]\s*)?", # a bullet, a table's bar or a number
     r"\s*\|\s*$", # a table's last bar
@@ -242,7 +242,7 @@ _PIECE_OF_SENTENCE = re.compile(rf"{_SENTENCE_BEGIN}\b|.*\b{_SENTENCE_END}$", re
 
 def _topic(
     item:str, # a line of a reply, or a part of one
-    in_list:bool, # does it stand in a list?
+    in_list:bool, # true for an item of a list
 )->str|None: # None, if it is no topic
     "An item as a topic"
     item = _unquoted(_without_marks(item))
@@ -254,12 +254,12 @@ def _topic(
     if is_title or is_phrase: return topic[0].upper() + topic[1:]
     return None
 
-# %% ../nbs/03_replies.ipynb #932587a6
+# %% ../nbs/03_replies.ipynb #d77b38bb
 _NEXT_HEADING = re.compile(r"\n\s*(?:Type|(?:Known |New )?topics|Hints|Examples|Questions?):")
 
 def _topics_of_block(
     block:str, # lines without a blank one
-)->tuple[list[str], bool]: # the topics, and: has every line a list mark?
+)->tuple[list[str], bool]: # the topics; true if every line has a list mark
     "The topics in a block of a reply"
     lines = block.splitlines()
     has_mark = [bool(re.match(r"\s*(?:[-*•|]\s|\d+[.)])", line)) for line in lines]
@@ -281,7 +281,7 @@ def parse_topics(
         items = re.findall(r'"([^"\n]+)"', json_list[0])
         text = "\n".join(f"- {item}" for item in items)
 
-    topics, single_lines = [], True # single_lines: was every block so far one line?
+    topics, single_lines = [], True # single_lines: every block so far was one line
     for block in re.split(r"\n\s*\n", _NEXT_HEADING.split(text)[0]):
         is_line = "\n" not in block.strip()
         block_topics, is_list = _topics_of_block(block)
@@ -291,9 +291,9 @@ def parse_topics(
     first_spelling = {topic.lower(): topic for topic in reversed(topics)} # a repeated topic counts where it stands last
     return list(reversed(first_spelling.values()))
 
-# %% ../nbs/03_replies.ipynb #5962a97e
+# %% ../nbs/03_replies.ipynb #37d47a7a
 def _columns(line:str)->list[str]:
-    "The columns of a line; where there are only two, a colon may stand for the second bar"
+    "The columns of a line; if there are only two, a colon may stand for the second bar"
     columns = [column.strip() for column in _without_marks(line).split("|")]
     if len(columns) != 2: return columns
     question_type, rest = columns
