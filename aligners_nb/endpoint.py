@@ -426,11 +426,10 @@ async def _ask(self:Endpoint, server, call):
     server.failures, server.set_aside_until = 0, 0.
     return reply
 
-# %% ../nbs/11_endpoint.ipynb #70228a84
+# %% ../nbs/11_endpoint.ipynb #6e2cacf5
 @patch
 async def _answer(self:Endpoint, number, call):
     "The reply to call `number`, or a `Refused`; repeated after a temporary failure"
-    openai = _openai()
     failures = Counter()  # by address
     ready_at = {}         # address → the time from which it may be asked again
     error = None          # raised if no attempt succeeds
@@ -441,7 +440,7 @@ async def _answer(self:Endpoint, number, call):
             if server not in self.servers: continue  # another call has dropped it
             try:
                 return await self._ask(server, call)
-            except (openai.APIError, Unreadable) as e:
+            except (_openai().APIError, Unreadable) as e:
                 code = getattr(e, "status_code", 0)
                 pause = _pause_after(e)
                 if code in (400, 413, 422): return Refused(self._explain(e))
@@ -548,7 +547,7 @@ def connect(self:Endpoint)->Endpoint:
         self._run([])
     return self
 
-# %% ../nbs/11_endpoint.ipynb #462d02f3
+# %% ../nbs/11_endpoint.ipynb #2fd1c439
 _OPTIONAL = ("seed", "temperature", "stop", "response_format", "logprobs", "top_logprobs")
 _UNNAMED = ("response_format", "top_logprobs")  # servers that turn these down don't always name them
 _NEWER_LIMIT = "max_completion_tokens"          # what newer servers call the limit
@@ -563,7 +562,6 @@ def _turned_down(parameters, complaint):
 @patch
 async def _send(self:Endpoint, create, max_tokens, **parameters):
     "A server's response to a request without the parameters that it turns down"
-    openai = _openai()
     is_chat = "messages" in parameters
     limit_name = self.limit_name if is_chat else "max_tokens"
     complaints = dict.fromkeys(self.left_out)  # parameter → why it was turned down
@@ -572,7 +570,7 @@ async def _send(self:Endpoint, create, max_tokens, **parameters):
         try:
             response = await create(model=self.model, **request, **{limit_name: max_tokens})
             break
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as e:
+        except (_openai().BadRequestError, _openai().UnprocessableEntityError) as e:
             complaint = f"{e.param} {e.message}"
             if is_chat and _NEWER_LIMIT in complaint and limit_name != _NEWER_LIMIT:
                 limit_name = _NEWER_LIMIT
