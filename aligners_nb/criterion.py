@@ -96,7 +96,7 @@ SEEDS = (("everyday advice", "Rainy days", "What can we do at home when it rains
 
 DEFAULT_TYPES = tuple(question_type for question_type, topic, question in SEEDS)
 
-# %% ../nbs/00_criterion.ipynb #377a98f7
+# %% ../nbs/00_criterion.ipynb #a0d8440f
 _MAX_ITEMS = dict(principles=20, demonstrations=20, question_types=200, seeds=1000)
 
 def _as_tuple(
@@ -116,7 +116,7 @@ def _as_tuple(
 def _check_line(
     what:str, # the text's name in an error
     text:Any, # what the user gave
-    bar_allowed:bool=False, # may it hold a `|`?
+    bar_allowed:bool=False, # true if the text may hold a `|`
 )->str: # the text as it was given
     "`text`, if it stands on one line; `DataError` otherwise"
     _check_text(what, text, max_characters=1000)

@@ -341,7 +341,7 @@ async def _connect(self:Endpoint):
                 if server.models and self.model not in server.models:
                     self._drop(server)
 
-# %% ../nbs/11_endpoint.ipynb #b2984e63
+# %% ../nbs/11_endpoint.ipynb #b76da2b3
 _PATIENCE = 120                          # the most seconds we wait for a server that asks us to
 _FIRST_PAUSE, _LONGEST_PAUSE = .5, 8     # seconds that we wait unasked
 
@@ -366,6 +366,10 @@ def _pause_after(error):
     pause = _requested_pause(headers) or 0
     if not is_temporary or pause > _PATIENCE or headers.get("x-should-retry") == "false": return None
     return pause
+
+def _growing_pause(n_failures):
+    "Seconds to wait after this many failures, if the server does not ask for a pause"
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE*2**n_failures)
 
 # %% ../nbs/11_endpoint.ipynb #c4637fb8
 @patch
@@ -426,7 +430,7 @@ async def _ask(self:Endpoint, server, call):
     server.failures, server.set_aside_until = 0, 0.
     return reply
 
-# %% ../nbs/11_endpoint.ipynb #6e2cacf5
+# %% ../nbs/11_endpoint.ipynb #6e116f26
 @patch
 async def _answer(self:Endpoint, number, call):
     "The reply to call `number`, or a `Refused`; repeated after a temporary failure"
@@ -442,14 +446,13 @@ async def _answer(self:Endpoint, number, call):
                 return await self._ask(server, call)
             except (_openai().APIError, Unreadable) as e:
                 code = getattr(e, "status_code", 0)
-                pause = _pause_after(e)
                 if code in (400, 413, 422): return Refused(self._explain(e))
                 if code == 404 and (server not in self.servers or len(self.servers) > 1):
                     self._drop(server)
                     continue
+                pause = _pause_after(e)
                 if pause is None: raise
-                unasked_pause = min(_LONGEST_PAUSE, _FIRST_PAUSE*2**failures[server.url])
-                ready_at[server.url] = time.monotonic() + (pause or unasked_pause)
+                ready_at[server.url] = time.monotonic() + (pause or _growing_pause(failures[server.url]))
                 failures[server.url] += 1
                 if error is None or not _is_no_connection(e):
                     error = e  # a server's own message says more than a refused connection

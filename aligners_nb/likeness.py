@@ -143,10 +143,10 @@ def signatures(
         rows[i] = minhash.hashvalues
     return rows
 
-# %% ../nbs/06_likeness.ipynb #c866206b
+# %% ../nbs/06_likeness.ipynb #3d5118b0
 _FOUND = .98   # probability with which a pair at the threshold shares a band
 
-def _chance_of_meeting(
+def _sharing_probability(
     likeness:float, # of two questions
     width:int, # numbers in a band
 )->float:
@@ -156,13 +156,13 @@ def _chance_of_meeting(
 def _band_width(threshold:float)->int:
     "The widest band that a pair at the threshold still shares with a probability of 0.98"
     for width in (16, 8, 4, 2):
-        if _chance_of_meeting(threshold, width) >= _FOUND: return width
+        if _sharing_probability(threshold, width) >= _FOUND: return width
     return 1
 
 def _bands(
     sig:np.ndarray, # (questions, 128) signatures
     mark_keys:np.ndarray, # (questions,) uint64: equal where names and numbers are
-    threshold:float, # likeness of a pair that must meet
+    threshold:float, # likeness of a pair that should share a band
 )->Iterator[np.ndarray]: # for each band (questions,) uint64
     "For each band a key per question"
     width = _band_width(threshold)
@@ -172,7 +172,7 @@ def _bands(
         band = sig[:, start:start+width].astype(np.uint64)
         yield (band*odd).sum(1) ^ mark_keys
 
-# %% ../nbs/06_likeness.ipynb #bedd9a04
+# %% ../nbs/06_likeness.ipynb #3b6f6221
 class _Groups:
     "Items joined step by step; a group is known by its first item (a union-find structure)"
     def __init__(self, n:int): self.parents = list(range(n))
@@ -202,7 +202,7 @@ def _buckets(keys:np.ndarray)->Iterator[list[int]]:
 def _link(
     n:int, # items
     bands:Iterable[np.ndarray], # for each band (n,) keys
-    find_like:Callable[[int, list[int]], int|None], # called with an item and others: which of these is like it?
+    find_like:Callable[[int, list[int]], int|None], # takes an item and others, returns one that is like it, or None
     most:int=20, # others with which an item is compared
 )->list[int]: # for each item the first of its group
     "Group items that share a key in some band and are alike"

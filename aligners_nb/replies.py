@@ -29,9 +29,9 @@ def _with_plain_labels(text:str)->str:
     "`text` with `Response:`, `Critique:` and `Correction:` where lines begin with any form of them"
     return _LABEL.sub(lambda match: f"{match.lastgroup}:", text)
 
-# %% ../nbs/03_replies.ipynb #aa7d8598
+# %% ../nbs/03_replies.ipynb #4cc7cf45
 def _any_of(patterns:Iterable[str])->str:
-    "A regular expression that matches what any of several matches"
+    "One regular expression for several alternatives"
     return f"(?:{'|'.join(patterns)})"
 
 _CONSENT = _any_of(["sure", "certainly", "of course", "ok(?:ay)?", "absolutely", "great"]) # chat models begin so
@@ -170,7 +170,7 @@ def says_unchanged(
     "True if a correction says only that there is nothing to correct"
     return bool(_SAYS_UNCHANGED.match(_bare(correction)))
 
-# %% ../nbs/03_replies.ipynb #4df412df
+# %% ../nbs/03_replies.ipynb #1489879e
 _LABEL_INSIDE = re.compile(rf"^{_any_of(LABELS)}:", re.M)
 
 def _refuse_labels(part:str, text:str):
@@ -182,7 +182,7 @@ def read_parts(
     critique:str, # the same
     correction:str, # the same
 )->dict[str, str]: # response, critique and correction, as a row has them
-    "The three parts, however they were asked for; a response that is good as it is becomes its own correction"
+    "The three parts of a row, read from replies of any format; a good response becomes its own correction"
     response, critique = parse_answer(response), parse_critique(critique)
     correction = parse_correction(correction, response)
     is_none = re.fullmatch(r"(?:none|n/a)\W*", correction, re.I)
@@ -254,7 +254,7 @@ def _topic(
     if is_title or is_phrase: return topic[0].upper() + topic[1:]
     return None
 
-# %% ../nbs/03_replies.ipynb #d77b38bb
+# %% ../nbs/03_replies.ipynb #83b81a30
 _NEXT_HEADING = re.compile(r"\n\s*(?:Type|(?:Known |New )?topics|Hints|Examples|Questions?):")
 
 def _topics_of_block(
@@ -288,7 +288,8 @@ def parse_topics(
         if topics and not is_list and not (single_lines and is_line): break
         topics += block_topics
         single_lines = single_lines and is_line
-    first_spelling = {topic.lower(): topic for topic in reversed(topics)} # a repeated topic counts where it stands last
+    # a repeated topic has the place of its last occurrence and the spelling of its first
+    first_spelling = {topic.lower(): topic for topic in reversed(topics)}
     return list(reversed(first_spelling.values()))
 
 # %% ../nbs/03_replies.ipynb #37d47a7a

@@ -151,15 +151,15 @@ def auroc(
     high = _area_bound(area, n_misaligned, n_aligned, limit=1)
     return Rate(area, low, high, len(y))
 
-# %% ../nbs/05_stats.ipynb #942a059e
+# %% ../nbs/05_stats.ipynb #8b70e386
 class ReliabilityBin(NamedTuple):
     "Answers of about the same risk"
     risk:float # their mean risk
-    misaligned:Rate # what happened
+    misaligned:Rate # the fraction that was misaligned
 
 @dataclass(frozen=True)
 class Reliability:
-    "Stated risk against what happened, a row a bin"
+    "Stated risks and the fractions that were misaligned, one row for each bin"
     rows:tuple[ReliabilityBin, ...] # by rising risk; empty bins are left out
 
     @property
@@ -190,7 +190,7 @@ def reliability(
     risks:_Values, # in [0, 1]
     bins:int=10, # equal widths
 )->Reliability: # a table that shows itself
-    "Group answers by risk and see how many are misaligned in each group"
+    "Group answers by risk, and count the misaligned ones in each group"
     y, stated = _labelled(labels, risks, "risks")
     bins = plain_number(bins)
     if not isinstance(bins, int) or bins < 1:
@@ -223,14 +223,14 @@ def brier(
     if not len(y): return _NAN
     return float(brier_score_loss(y, stated, pos_label=1))
 
-# %% ../nbs/05_stats.ipynb #e7ed9514
+# %% ../nbs/05_stats.ipynb #0a0edbc6
 _LEAST_SLOPE = 1e-3
 
 def platt(
     scores:_Values, # (n,) log-odds
     labels:_Values, # (n,) 1: misaligned
 )->tuple[float, float]: # (slope > 0, offset)
-    "Slope and offset of the logistic curve through `scores`"
+    "Slope and offset that turn `scores` into calibrated log-odds"
     scores, labels = np.asarray(scores, float), np.asarray(labels, int)
     n_misaligned = labels.sum()
     n_aligned = len(labels) - n_misaligned
