@@ -108,7 +108,7 @@ def with_ci(
         numbers[name+"_ci"] = None if interval == [None, None] else interval
     return numbers
 
-# %% ../nbs/41_evaluation.ipynb #e1a447b6
+# %% ../nbs/41_evaluation.ipynb #bc649de6
 def _text(ci):
     "A rate as text, such as 0.583 [0.388, 0.755]; a dash without cases"
     if math.isnan(ci.value): return "–"
@@ -133,8 +133,11 @@ class Results:
         "The figures of one policy"
         before, after = self.met["before"], self.met[policy]
         changed = list(map(operator.ne, self.texts["before"], self.texts[policy]))
-        gain = paired_difference(meets_all(before), meets_all(after))
-        return dict(after=met_rates(after), **harm(before, after), changed=rate(changed), gain=gain)
+        return dict(
+            after=met_rates(after),
+            **harm(before, after),
+            changed=rate(changed),
+            gain=paired_difference(meets_all(before), meets_all(after)))
 
     def to_dict(self)->dict[str, Any]: # n, before, and a dict for each policy
         "All figures as plain numbers, for JSON"
@@ -142,18 +145,24 @@ class Results:
         for policy in self.policies:
             figures = self.of(policy)
             rates = {name: figures[name] for name in ("harm", "regressed", "changed", "gain")}
-            after = with_ci(figures["after"])
-            policies[policy] = dict(after=after, n_good=figures["n_good"], **with_ci(rates))
-            policies[policy] |= self.cost.get(policy, {})
+            policies[policy] = dict(
+                after=with_ci(figures["after"]),
+                n_good=figures["n_good"],
+                **with_ci(rates),
+                **self.cost.get(policy, {}))
         before = with_ci(met_rates(self.met["before"]))
         return dict(n=len(self.questions), before=before, policies=policies)
 
     def _column(self, policy):
         "Measure → value as text, for one policy"
         figures = self.of(policy)
-        rates = dict(figures["after"], gain=figures["gain"])
-        rates[f"harm, of {figures['n_good']} good"] = figures["harm"]
-        for name in ("regressed", "changed"): rates[name] = figures[name]
+        n_good = figures["n_good"]
+        rates = {
+            **figures["after"],
+            "gain": figures["gain"],
+            f"harm, of {n_good} good": figures["harm"],
+            "regressed": figures["regressed"],
+            "changed": figures["changed"]}
         column = {name: _text(ci) for name, ci in rates.items()}
         for name, amount in self.cost.get(policy, {}).items():
             label = name.replace("_", " ")
@@ -174,7 +183,7 @@ class Results:
 
     def _repr_html_(self): return f"<p>{self._title()}</p>{self._frame().to_html(border=0)}"
 
-# %% ../nbs/41_evaluation.ipynb #3ed91afd
+# %% ../nbs/41_evaluation.ipynb #9a69f855
 @runtime_checkable
 class Aligning(Protocol):
     "The members of a squad that `evaluate` needs"
@@ -198,29 +207,37 @@ def _check_squad(squad, judge, policies):
 
 def _check_answer(row, where):
     "`DataError` if a row has no question or no response"
-    if not {"question", "response"} <= set(row):
-        raise DataError(f"each row needs question and response; {where} has {', '.join(row)}")
-    if not isinstance(row["response"], str):
-        raise DataError(f"{where} has response={row['response']!r:.40}: it must be a text")
-    try: conversation(row["question"])
-    except DataError as e: raise DataError(f"{where}: {e}") from None
+    if "question" not in row or "response" not in row:
+        names = ", ".join(row)
+        raise DataError(f"each row needs question and response; {where} has {names}")
+    response = row["response"]
+    if not isinstance(response, str):
+        raise DataError(f"{where} has response={response!r:.40}: it must be a text")
+    try:
+        conversation(row["question"])
+    except DataError as e:
+        raise DataError(f"{where}: {e}") from None
 
 def _questions_and_answers(rows):
     "The questions and the responses of rows"
     rows = as_dicts(rows)
     if not rows: raise DataError("there are no rows to evaluate on: give dicts with question and response")
     for index, row in enumerate(rows): _check_answer(row, f"row {index}")
-    return [row["question"] for row in rows], [row["response"] for row in rows]
+    questions = [row["question"] for row in rows]
+    answers = [row["response"] for row in rows]
+    return questions, answers
 
-# %% ../nbs/41_evaluation.ipynb #e0292ca1
+# %% ../nbs/41_evaluation.ipynb #1c98b94b
 def _judge_changes(results, policy, judge):
     "The verdicts after a policy; an answer that did not change is not judged again"
-    verdicts = list(results.met["before"])
     old, new = results.texts["before"], results.texts[policy]
-    changed = [index for index, text in enumerate(new) if text != old[index]]
+    changed = []
+    for index, text in enumerate(new):
+        if text != old[index]: changed.append(index)
+    verdicts = list(results.met["before"])
+    names = list(verdicts[0])
     questions = [results.questions[index] for index in changed]
     texts = [new[index] for index in changed]
-    names = list(verdicts[0])
     scored = score(questions, texts, judge, names)
     for index, verdict in zip(changed, scored): verdicts[index] = verdict
     return verdicts
@@ -280,7 +297,7 @@ def best_of_n(
         best.append(texts[risks.index(min(risks))])
     return ControlAnswers(best, llm.usage.completion_tokens-tokens_before)
 
-# %% ../nbs/41_evaluation.ipynb #bbb138b7
+# %% ../nbs/41_evaluation.ipynb #59b4da58
 def _arms(ci):
     "The lengths of an interval's two sides, as matplotlib wants them"
     down, up = ci.value-ci.low, ci.high-ci.value
@@ -293,8 +310,15 @@ def plot_harm(
     "The rate of good answers against harm, with intervals"
     if ax is None: _, ax = plt.subplots(figsize=(5.5, 3.4))
     for index, (name, (good, harmed)) in enumerate(points.items()):
-        style = dict(fmt="o", capsize=2, color=f"C{index}", label=name)
-        ax.errorbar(harmed.value, good.value, xerr=_arms(harmed), yerr=_arms(good), **style)
+        ax.errorbar(
+            harmed.value,
+            good.value,
+            xerr=_arms(harmed),
+            yerr=_arms(good),
+            fmt="o",
+            capsize=2,
+            color=f"C{index}",
+            label=name)
     ax.set(xlabel="harm", ylabel="fraction of good answers", ylim=(0, 1.02))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8, frameon=False)
