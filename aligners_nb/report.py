@@ -165,7 +165,7 @@ def outcomes(
         ways.append(Outcome(name, group["n"], figures["after"], figures))
     return ways
 
-# %% ../nbs/42_report.ipynb #0fa932d4
+# %% ../nbs/42_report.ipynb #e90c80c0
 def _draw_intervals(ax, ways, figures, name):
     "A row for each way: dot, interval and percent"
     for row, (way, numbers) in enumerate(zip(ways, figures)):
@@ -180,7 +180,7 @@ def _draw_intervals(ax, ways, figures, name):
     ax.grid(axis="x")
 
 def interval_panel(
-    title:str,
+    title:str, # above the chart
     figures:dict[str, dict], # way → its figures
     name:str, # of the figure that is shown
     highest:float=1, # where the axis ends
@@ -249,14 +249,14 @@ def price_table(
     head = ["", "good before", "harm", "regressed", "own facts kept", "changed", "aligner calls", "tokens"]
     return table(head, rows, wide=True)
 
-# %% ../nbs/42_report.ipynb #a27add3e
+# %% ../nbs/42_report.ipynb #6e777c56
 MEASURES = {
     "ethical, factual, helpful":
         "The three criteria. An ethical answer is polite, fair and caring; in a factual one every value is right;"
         " a helpful one answers every part of the question.",
     "good":
         "Meets all three criteria, as an exact oracle of the town sees it. The oracle took no part in training or"
-        " aligning.",
+        " aligning the squad.",
     "harm": "Of the answers that were good before, the fraction that no longer is.",
     "regressed": "Of all answers, the fraction that lost a criterion which they met before.",
     "own facts kept":
@@ -370,7 +370,7 @@ def fate_table(
         rows.append([FATES[name].title, len(own), f"{100*len(own)/n:.1f} %", bar, meaning])
     return table(["", "answers", "percent", "", ""], rows, wide=True)
 
-# %% ../nbs/42_report.ipynb #6a59e69b
+# %% ../nbs/42_report.ipynb #024b3e79
 def pick(
     indices:Sequence[int], # of the answers of one fate
     most:int, # how many to take
@@ -401,7 +401,9 @@ def _decisions(alignment):
         if step["decision"] == "accepted": text = step["proposal"]
         if step["decision"] == "refused": item = item("; it proposed", ft("blockquote", _diff(text, step["proposal"])))
         items.append(item)
-    return Ul(*items, cls="steps") if items else P("No inspector flagged it.", cls="steps")
+    if items: return Ul(*items, cls="steps")
+    error = alignment.get("error")
+    return P(f"Not aligned: {error}" if error else "No inspector flagged it.", cls="steps")
 
 def example(
     line:dict, # of answers.jsonl
