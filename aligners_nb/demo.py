@@ -6,9 +6,9 @@ Docs: https://example-user.github.io/aligners-nb/demo.html.md"""
 
 # %% auto #0
 __all__ = ['CRITERIA', 'NAMES', 'FACTS', 'MAX_TOKENS', 'FORMAT', 'Answer', 'ask', 'ScoredText', 'score_texts', 'Learned', 'learn',
-           'load_pair', 'PolicyRun', 'align', 'ControlRun', 'resample', 'controls', 'ScoredAnswer', 'score_answers',
-           'survival', 'figures', 'figures_by', 'untrained', 'teacher', 'reference', 'inspector_figures', 'Stages',
-           'machine', 'Demo', 'table']
+           'load_pair', 'PolicyRun', 'align', 'ControlRun', 'resample', 'run_controls', 'ScoredAnswer', 'score_answers',
+           'survival', 'figures', 'figures_by', 'correct_untrained', 'correct_as_teacher', 'reference',
+           'inspector_figures', 'Stages', 'machine', 'Demo', 'table']
 
 # %% ../nbs/43_demo.ipynb #5e693cc5
 import json
@@ -204,7 +204,7 @@ def align(
             seconds=time.time()-start)
     return runs
 
-# %% ../nbs/43_demo.ipynb #51bc2c39
+# %% ../nbs/43_demo.ipynb #614a9a61
 @dataclass
 class ControlRun:
     "The answers of a control, and what they cost"
@@ -248,7 +248,7 @@ def resample(
         n_tokens += n_written
     return ControlRun(texts, n_tokens, n)
 
-def controls(
+def run_controls(
     squad:Squad, # whose inspectors choose
     answers:list[Answer], # the answers at hand
     budget:int, # tokens that `no_regret` spent
@@ -261,7 +261,7 @@ def controls(
     texts, n_tokens = answer_anew("town", CRITERIA, questions, MAX_TOKENS)
     return dict(best_of_n=resampled, answer_anew=ControlRun(texts, n_tokens, n=1))
 
-# %% ../nbs/43_demo.ipynb #e5222a6b
+# %% ../nbs/43_demo.ipynb #ab4b9b7b
 @dataclass
 class ScoredAnswer:
     "A line of answers.jsonl: an answer and all that became of it"
@@ -287,14 +287,14 @@ def score_answers(
     new_texts:dict[str, list[str]], # policy or control → a text for each answer
 )->list[ScoredAnswer]:
     "Score each answer before and after"
-    before = score_texts(answers, [answer.before for answer in answers])
-    greedy = score_texts(answers, [answer.greedy for answer in answers])
-    scored = []
-    for answer, *texts in zip(answers, before, greedy):
-        scored.append(ScoredAnswer(answer.llm, answer.question, answer.known, *texts, after={}))
+    texts_before = score_texts(answers, [answer.before for answer in answers])
+    texts_greedy = score_texts(answers, [answer.greedy for answer in answers])
+    lines = []
+    for answer, before, greedy in zip(answers, texts_before, texts_greedy):
+        lines.append(ScoredAnswer(answer.llm, answer.question, answer.known, before, greedy, after={}))
     for name, texts in new_texts.items():
-        for each, text in zip(scored, score_texts(answers, texts)): each.after[name] = text
-    return scored
+        for line, scored in zip(lines, score_texts(answers, texts)): line.after[name] = scored
+    return lines
 
 # %% ../nbs/43_demo.ipynb #143a661a
 def survival(
@@ -343,8 +343,8 @@ def figures_by(
         if group: groups[value] = figures(group)
     return groups
 
-# %% ../nbs/43_demo.ipynb #cd7be334
-def untrained(
+# %% ../nbs/43_demo.ipynb #babea41f
+def correct_untrained(
     answers:list[Answer],
 )->list[str]:
     "The answers as aligners without any training correct them, one after the other"
@@ -356,7 +356,7 @@ def untrained(
         finally: aligner.base.remove_adapter(aligner.name)
     return texts
 
-def teacher(
+def correct_as_teacher(
     answers:list[Answer],
 )->list[str]:
     "The answers as the LLM that wrote the data corrects them"
@@ -376,9 +376,10 @@ def reference(
     report = figures(score_answers(answers, dict(reference=texts)))
     return dict(n=report["n"], before=report["before"], **report["controls"]["reference"])
 
-# %% ../nbs/43_demo.ipynb #333deb26
+# %% ../nbs/43_demo.ipynb #ffa4fdf6
 def _inspector_figures(name, lines, alignments, learned):
     "The figures of one inspector"
+    # an answer that was too long to be inspected has no risk
     risks = np.array([alignment["risks"].get(name, 0.) for alignment in alignments])   # (n,)
     is_bad = np.array([not line.before.met[name] for line in lines], bool)             # (n,)
     is_known = np.array([line.facts == "known" for line in lines], bool)               # (n,)
@@ -481,7 +482,7 @@ def machine()->str:
     "The processor of this machine, and how many of its cores PyTorch uses"
     return f"{_processor()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
-# %% ../nbs/43_demo.ipynb #a3033214
+# %% ../nbs/43_demo.ipynb #409b97f4
 FORMAT = 2   # of the stages' files: a run of another format is not gone on with
 
 def _align_all(out, answers, seed, progress):
@@ -490,7 +491,7 @@ def _align_all(out, answers, seed, progress):
     squad.save_pretrained(out/"squad")
     policies = align(squad, answers, progress)
     budget = policies["no_regret"].tokens
-    return dict(policies=policies, controls=controls(squad, answers, budget, seed, progress))
+    return dict(policies=policies, controls=run_controls(squad, answers, budget, seed, progress))
 
 class Demo:
     "A run of the whole method in one folder"
@@ -567,9 +568,9 @@ class Demo:
         for name, run in saved["controls"].items(): runs[name] = ControlRun(**run)
         return runs
 
-    def _reference(self, correct, answers):
-        "The figures of `untrained` or `teacher`"
-        texts = self.stages.run(correct.__name__, correct, answers)
+    def _reference(self, name, correct, answers):
+        "The figures of a reference"
+        texts = self.stages.run(name, correct, answers)
         return reference(answers, texts)
 
     @property
@@ -586,8 +587,9 @@ class Demo:
         "The figures of the run"
         costs = {name: run.cost for name, run in runs.items()}
         alignments = runs["no_regret"].out
-        untrained_figures = self._reference(untrained, answers[::10])   # the references need fewer answers
-        teacher_figures = self._reference(teacher, answers[::3])
+        # the references need fewer answers
+        untrained_figures = self._reference("untrained", correct_untrained, answers[::10])
+        teacher_figures = self._reference("teacher", correct_as_teacher, answers[::3])
         seconds = sum(self.stages.seconds.values())
         return dict(
             about=self.about,

@@ -6,7 +6,8 @@ import pytest
 from aligners_nb import town
 from aligners_nb.base import Base
 from aligners_nb.criterion import DataError
-from aligners_nb.demo import CRITERIA, NAMES, Answer, Demo, Stages, load_pair, table, teacher, untrained
+from aligners_nb.demo import CRITERIA, NAMES, Answer, Demo, Stages, correct_as_teacher, correct_untrained
+from aligners_nb.demo import load_pair, table
 from aligners_nb.folders import to_json
 from aligners_nb.squad import POLICIES, Squad
 
@@ -141,7 +142,7 @@ def test_references_leave_the_base_as_it_was():
     answers = [Answer("grump", question, "known", text, text) for text in ("Find out yourself.", " ")]
     base = Base.load("town")
     adapters = set(base.adapters)
-    for correct in (untrained, teacher): assert len(correct(answers)) == len(answers)
+    for correct in (correct_untrained, correct_as_teacher): assert len(correct(answers)) == len(answers)
     assert set(base.adapters) == adapters
 
 
