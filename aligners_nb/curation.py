@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/curation.html.md"""
 # %% auto #0
 __all__ = ['Reason', 'Funnel', 'Curated', 'curate']
 
-# %% ../nbs/24_curation.ipynb #4a38e78f
+# %% ../nbs/24_curation.ipynb #3620d54a
 import hashlib, html, os, re
 import matplotlib.pyplot as plt, pandas as pd, pyarrow as pa, pyarrow.parquet as pq
 from collections import Counter, defaultdict
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from datasets import Dataset, IterableDataset
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from huggingface_hub import DatasetCardData, HfApi
+from huggingface_hub import DatasetCardData
 from itertools import islice
 from matplotlib.axes import Axes
 from numbers import Integral
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from .checks import check_criterion
 from .criterion import COLUMNS, Criterion, DataError, criterion_of
 from .filters import FILTERS
+from .folders import expand, make_folder, push_folder, write_file
 from .judge import Judge, as_judge
 from .likeness import check_fraction, deal, embed, group_similar, question_text
 from .rows import Rows, as_dicts, describe, how_made, read_rows
@@ -551,18 +551,8 @@ def card(self:Curated,
                 "Questions that are alike stand in one split.\n"]
     return "\n\n".join(sections)
 
-# %% ../nbs/24_curation.ipynb #b9a303a3
-def _put(path, data):
-    "Write a file so that it is there as a whole or not at all"
-    beside = path.with_name(f".{os.getpid()}.tmp")
-    with open(beside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-
-# %% ../nbs/24_curation.ipynb #cafefe13
-_DATA_FILE = re.compile(r"(?:train|calibration|test|dropped)-[0-9a-f]{12}\.parquet|\.\w+\.tmp")
+# %% ../nbs/24_curation.ipynb #b55c4fff
+_DATA_FILE = re.compile(r"(?:train|calibration|test|dropped)-[0-9a-f]{12}\.parquet|\.[\w-]+\.tmp")
 
 def _parquet(dataset):
     "A data set as the bytes of a Parquet file"
@@ -592,24 +582,23 @@ def save(self:Curated,
     license:str="unknown", # an identifier of the Hub, such as "cc-by-4.0"
 )->Path: # the folder
     "Write three splits and the dropped rows as Parquet, with a card; a kill leaves the old result or the new one"
-    folder = Path(folder).expanduser()
+    folder = expand(folder)
     train, calibration, test = self.split(shares, seed)
     splits = dict(train=train, calibration=calibration, test=test, dropped=self.drop_reasons)
     _check_folder(folder)
-    (folder/"data").mkdir(parents=True, exist_ok=True)
+    make_folder(folder/"data")
     files = {}                                               # split → (file, rows)
     for split, dataset in splits.items():
         data = _parquet(dataset)
         content_hash = hashlib.sha256(data).hexdigest()[:12]
         name = f"data/{split}-{content_hash}.parquet"
         files[split] = name, len(dataset)
-        if not (folder/name).exists(): _put(folder/name, data)
-    card = self.card(files, license, seed)
-    _put(folder/"README.md", card.encode())
+        if not (folder/name).exists(): write_file(folder/name, data)
+    write_file(folder/"README.md", self.card(files, license, seed))
     _remove_others(folder, [name for name, _ in files.values()])
     return folder
 
-# %% ../nbs/24_curation.ipynb #39a84f83
+# %% ../nbs/24_curation.ipynb #b4092d1e
 @patch
 @delegates(Curated.save, but=["folder"])
 def push_to_hub(self:Curated,
@@ -618,11 +607,5 @@ def push_to_hub(self:Curated,
     **kwargs, # what `save` takes: shares, seed, license
 )->str: # its address
     "Upload the folder that `save` writes as a data set of the Hub"
-    if not isinstance(repo, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise DataError(f"a repository of the Hub looks like you/its-name; got {repo!r:.60}")
-    api = HfApi()
-    with TemporaryDirectory() as scratch:
-        folder = self.save(Path(scratch)/"data-set", **kwargs)
-        url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=folder, delete_patterns="data/*")
-    return str(url)
+    def write(folder): self.save(folder, **kwargs)
+    return push_folder(write, repo, private, repo_type="dataset", delete_patterns="data/*")
