@@ -114,6 +114,81 @@ def test_a_chapter_imports_only_from_lower_numbers():
     assert numbers["criterion"] < numbers["llm"] and "criterion" in imported_modules("llm")
 
 
+def house_table(head):
+    "The rows of the table on the page about the package whose first column is called `head`, each a list of cells"
+    lines = "\n".join(sources(ROOT/"nbs/house.ipynb", "markdown")).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {head} |"))
+    rows = []
+    for line in lines[start+2:]:
+        if not line.startswith("|"): break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def linked_chapters(text): return re.findall(r"\]\((\w+)\.ipynb\)", text)
+
+
+def test_the_house_names_each_chapter_once_in_its_order():
+    text = " ".join(chapters for _, chapters, _ in house_table("layer"))
+    listed = re.findall(r"\[(\w+)\]\((\w+)\.ipynb\)", text)
+    assert listed == [(module_of(path), path.stem) for path in CHAPTERS if module_of(path)]
+
+
+def test_layers_import_what_the_house_says():
+    layer_of = {}      # module → layer
+    for layer, chapters, _ in house_table("layer"):
+        for stem in linked_chapters(chapters): layer_of[stem[3:]] = layer
+    layers = list(dict.fromkeys(layer_of.values()))
+    for module, layer in layer_of.items():
+        for name in imported_modules(module):
+            if name not in layer_of: continue
+            assert layers.index(layer_of[name]) <= layers.index(layer), f"{module} imports {name}"
+            if layer_of[name] == "the town": assert layer == "the town" or module in ("demo", "all"), module
+    words = [f"aligners_nb.{module}" for module, layer in layer_of.items() if layer == "words"]
+    code = f"import sys, {', '.join(words)}; sys.exit(bool({{'torch', 'transformers'}} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def subclasses(role):
+    "A class of the package and all exported classes below it"
+    below = [child for direct in role.__subclasses__() for child in subclasses(direct)]
+    exported = getattr(sys.modules[role.__module__], "__all__", ())
+    is_ours = role.__module__.startswith("aligners_nb.") and role.__name__ in exported
+    return [role, *below] if is_ours else below
+
+
+def test_the_house_names_who_plays_a_role():
+    from aligners_nb import demo    # it imports the modules of all players
+    from aligners_nb.judge import Judge
+    from aligners_nb.llm import LLM
+    from aligners_nb.scorers import Scorer
+    from aligners_nb.squad import Corrector, Inspector
+    assert demo.Demo
+    named = {role: re.findall(r"`([A-Z]\w+)`", players) for role, _, players in house_table("role")}
+    assert list(named) == ["LLM", "Corrector", "Scorer", "Inspector", "Judge"]
+    for role in (LLM, Corrector, Scorer, Inspector, Judge):
+        players = subclasses(role)
+        final = {player.__name__ for player in players if len(subclasses(player)) == 1}
+        assert final <= set(named[role.__name__]) <= {player.__name__ for player in players}
+
+
+def test_the_house_has_the_words_of_the_code():
+    from aligners_nb.criterion import COLUMNS
+    from aligners_nb.squad import POLICIES, Alignment
+    words = [word.strip("`") for word, *_ in house_table("word")]
+    assert [word for word in words if word not in COLUMNS] == ["risk"] and hasattr(Alignment("q", "y", "y"), "risks")
+    assert tuple(policy.strip("`") for policy, *_ in house_table("policy")) == POLICIES
+
+
+def test_each_promise_is_held_by_chapters_and_tests_that_are_there():
+    for part, promise, held_by in house_table("part"):
+        tests = re.findall(r"\[`(tests/\w+\.py)`\]\(\S+/(tests/\w+\.py)\)", held_by)
+        chapters = linked_chapters(held_by)
+        assert tests and chapters and promise.endswith("."), part
+        assert [name for pair in tests for name in pair if not (ROOT/name).exists()] == [], part
+        assert [stem for stem in chapters if not (ROOT/"nbs"/f"{stem}.ipynb").exists()] == [], part
+
+
 def test_a_title_stands_alone():
     "What else its cell held would be missing on the site, as nbdev takes the cell for the page's head"
     for path in CHAPTERS:
