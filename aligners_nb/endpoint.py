@@ -87,13 +87,12 @@ class Endpoint(LLM):
         self.gate = asyncio.Semaphore(self.concurrency)  # bounds the calls under way
         self.connecting = asyncio.Lock()
 
-# %% ../nbs/11_endpoint.ipynb #c15d0e7d
-@patch
-def _hide(self:Endpoint, message):
+# %% ../nbs/11_endpoint.ipynb #829567bc
+def _hide(endpoint, message):
     "A message for people: at most 300 characters, no secrets"
-    key = os.environ.get(self.key_env, "")
+    key = os.environ.get(endpoint.key_env, "")
     secrets = [key, key.strip()]
-    for parts in map(urlsplit, self.urls):
+    for parts in map(urlsplit, endpoint.urls):
         secrets += [parts.password, parts.query]
     for secret in filter(None, secrets):
         message = message.replace(secret, "…")
@@ -173,7 +172,7 @@ def _http_client(url):
     raise LLMError(f"the proxy in {' or '.join(names)} can't be used: {reason}. Set it again, unset it, "
                    f"or add {urlsplit(url).hostname} to no_proxy")
 
-# %% ../nbs/11_endpoint.ipynb #8aeb99df
+# %% ../nbs/11_endpoint.ipynb #60c26533
 _inherited = []  # clients of the parent of a forked process, which may not close them
 
 def _hang_up(client, loop, pid, getpid=os.getpid, run=asyncio.run_coroutine_threadsafe, keep=_inherited.append):
@@ -183,15 +182,14 @@ def _hang_up(client, loop, pid, getpid=os.getpid, run=asyncio.run_coroutine_thre
     else:
         keep(client)
 
-@patch
-def _client(self:Endpoint, url):
+def _client(endpoint, url):
     "A client of one server; it retries nothing, since we do"
     base_url, _, query = url.partition("?")
     client = _openai().AsyncOpenAI(
-        base_url=base_url, default_query=dict(parse_qsl(query)), api_key=_header_value(self.key_env) or "none",
+        base_url=base_url, default_query=dict(parse_qsl(query)), api_key=_header_value(endpoint.key_env) or "none",
         organization=_header_value("OPENAI_ORG_ID"), project=_header_value("OPENAI_PROJECT_ID"),
-        http_client=_http_client(url), timeout=self.timeout, max_retries=0)
-    finalizer = weakref.finalize(self, _hang_up, client, asyncio.get_running_loop(), os.getpid())
+        http_client=_http_client(url), timeout=endpoint.timeout, max_retries=0)
+    finalizer = weakref.finalize(endpoint, _hang_up, client, asyncio.get_running_loop(), os.getpid())
     finalizer.atexit = False
     return client
 
@@ -278,16 +276,14 @@ def _is_no_connection(error):
     "Was nothing reached at all, neither server nor proxy?"
     return type(error.__cause__).__name__ in ("ConnectError", "ProxyError")
 
-# %% ../nbs/11_endpoint.ipynb #006fba53
-@patch
-def _addresses(self:Endpoint): return ", ".join(map(_without_secrets, self.urls))
+# %% ../nbs/11_endpoint.ipynb #887522d1
+def _addresses(endpoint): return ", ".join(map(_without_secrets, endpoint.urls))
 
-@patch
-async def _greet(self:Endpoint):
+async def _greet(endpoint):
     "The servers that accept a connection, each with the models that it lists"
     openai, servers, no_connection = _openai(), [], None
-    for url in self.urls:
-        server = _Server(url, self._client(url))
+    for url in endpoint.urls:
+        server = _Server(url, _client(endpoint, url))
         try:
             server.models = await _list_models(server.client.with_options(timeout=10))
         except (openai.AuthenticationError, openai.PermissionDeniedError):
@@ -301,38 +297,36 @@ async def _greet(self:Endpoint):
         servers.append(server)
     if no_connection and not servers: raise no_connection
     reached_urls = {server.url for server in servers}
-    silent_urls = [_without_secrets(url) for url in self.urls if url not in reached_urls]
+    silent_urls = [_without_secrets(url) for url in endpoint.urls if url not in reached_urls]
     if silent_urls:
         warnings.warn(f"nothing answers at {', '.join(silent_urls)}; going on with the other {len(servers)}")
     return servers
 
-@patch
-def _drop(self:Endpoint, server):
+def _drop(endpoint, server):
     "Ask a server no more"
-    if server not in self.servers: return
-    self.servers.remove(server)
-    warnings.warn(f"{_without_secrets(server.url)} has no model {self.model!r}; "
-                  f"going on with the other {len(self.servers)}")
+    if server not in endpoint.servers: return
+    endpoint.servers.remove(server)
+    warnings.warn(f"{_without_secrets(server.url)} has no model {endpoint.model!r}; "
+                  f"going on with the other {len(endpoint.servers)}")
 
-# %% ../nbs/11_endpoint.ipynb #56aa59d6
-@patch
-async def _connect(self:Endpoint):
+# %% ../nbs/11_endpoint.ipynb #111547be
+async def _connect(endpoint):
     "Find out, once, which servers are there and what they serve"
-    async with self.connecting:
-        if self.servers: return
-        servers = await self._greet()
-        self.models = list(dict.fromkeys(model for server in servers for model in server.models))
-        if not self.model:
-            self.models = self.models or await _list_models(servers[0].client)
-            if not self.models:
-                raise LLMError(f"{self._addresses()} lists no models: does the address end in /v1? "
+    async with endpoint.connecting:
+        if endpoint.servers: return
+        servers = await _greet(endpoint)
+        endpoint.models = list(dict.fromkeys(model for server in servers for model in server.models))
+        if not endpoint.model:
+            endpoint.models = endpoint.models or await _list_models(servers[0].client)
+            if not endpoint.models:
+                raise LLMError(f"{_addresses(endpoint)} lists no models: does the address end in /v1? "
                                "If it does, give model='the name'")
-            self.model = self.name = self.models[0]
-        self.servers = servers
-        if self.model in self.models:
+            endpoint.model = endpoint.name = endpoint.models[0]
+        endpoint.servers = servers
+        if endpoint.model in endpoint.models:
             for server in servers[:]:
-                if server.models and self.model not in server.models:
-                    self._drop(server)
+                if server.models and endpoint.model not in server.models:
+                    _drop(endpoint, server)
 
 # %% ../nbs/11_endpoint.ipynb #60dee97f
 _PATIENCE = 120                          # the most seconds we wait for a server that asks us to
@@ -359,30 +353,28 @@ def _pause_after(error):
     pause = _requested_pause(headers) or 0
     return pause if passes and pause <= _PATIENCE and headers.get("x-should-retry") != "false" else None
 
-# %% ../nbs/11_endpoint.ipynb #cac19fc7
-@patch
-def _next_server(self:Endpoint, number, ready_at):
+# %% ../nbs/11_endpoint.ipynb #f7361aba
+def _next_server(endpoint, number, ready_at):
     "The server for call `number`; `ready_at` has the time from which an address may be asked again"
     now = time.monotonic()
     def rank(server):
-        turn = (self.servers.index(server) - number) % len(self.servers)
+        turn = (endpoint.servers.index(server) - number) % len(endpoint.servers)
         return server.set_aside_until > now, max(ready_at.get(server.url, 0), now), turn
-    server = min(self.servers, key=rank)
+    server = min(endpoint.servers, key=rank)
     if server.failures >= _MOST_FAILURES:
         server.set_aside_until = now + _SET_ASIDE  # this call tries it, no other
     return server
 
-@patch
-async def _wait_for_turn(self:Endpoint, start):
+async def _wait_for_turn(endpoint, start):
     "Wait until `start`, and then for a place in the pace"
     await asyncio.sleep(max(0, start - time.monotonic()))
-    if not self.requests_per_minute: return
+    if not endpoint.requests_per_minute: return
     now = time.monotonic()
-    slot = max(now, self.next_slot)
-    self.next_slot = slot + 60/self.requests_per_minute
+    slot = max(now, endpoint.next_slot)
+    endpoint.next_slot = slot + 60/endpoint.requests_per_minute
     await asyncio.sleep(slot - now)
 
-# %% ../nbs/11_endpoint.ipynb #ae7542f7
+# %% ../nbs/11_endpoint.ipynb #077182ea
 class _Call(NamedTuple):
     "A call that can be made again"
     send: Callable  # takes a client, returns (awaitable) what the server sends
@@ -394,14 +386,13 @@ def _token_count(usage, name):
     is_number = isinstance(count, (int, float)) or (isinstance(count, str) and count.isdecimal())
     return int(count) if is_number else 0
 
-@patch
-async def _ask(self:Endpoint, server, call):
+async def _ask(endpoint, server, call):
     "The reply of one server"
     openai = _openai()
     try:
         response = await call.send(server.client)
         usage = getattr(response, "usage", None)
-        self.usage.add(1, _token_count(usage, "prompt_tokens"), _token_count(usage, "completion_tokens"))
+        endpoint.usage.add(1, _token_count(usage, "prompt_tokens"), _token_count(usage, "completion_tokens"))
         reply = call.read(response)
     except openai.APIConnectionError:
         server.failures += 1
@@ -412,27 +403,26 @@ async def _ask(self:Endpoint, server, call):
         raise
     except Exception as e:  # a server may send anything
         raise Unreadable(f"it can't be read ({type(e).__name__}: {e})") from None
-    self.answered = True
+    endpoint.answered = True
     server.failures, server.set_aside_until = 0, 0.
     return reply
 
-# %% ../nbs/11_endpoint.ipynb #55756190
-@patch
-async def _answer(self:Endpoint, number, call):
+# %% ../nbs/11_endpoint.ipynb #a82db26c
+async def _answer(endpoint, number, call):
     "The reply to call `number`, or a `Refused`; a passing failure is tried again"
     openai, failures, ready_at, error = _openai(), Counter(), {}, None
-    async with self.gate:
-        for _ in range(max(self.max_retries + 1, len(self.servers))):
-            server = self._next_server(number, ready_at)
-            await self._wait_for_turn(ready_at.get(server.url, 0))
-            if server not in self.servers: continue  # it was dropped meanwhile
+    async with endpoint.gate:
+        for _ in range(max(endpoint.max_retries + 1, len(endpoint.servers))):
+            server = _next_server(endpoint, number, ready_at)
+            await _wait_for_turn(endpoint, ready_at.get(server.url, 0))
+            if server not in endpoint.servers: continue  # it was dropped meanwhile
             try:
-                return await self._ask(server, call)
+                return await _ask(endpoint, server, call)
             except (openai.APIError, Unreadable) as e:
                 code, pause = getattr(e, "status_code", 0), _pause_after(e)
-                if code in (400, 413, 422): return Refused(self._explain(e))
-                if code == 404 and (server not in self.servers or len(self.servers) > 1):
-                    self._drop(server)
+                if code in (400, 413, 422): return Refused(_explain(endpoint, e))
+                if code == 404 and (server not in endpoint.servers or len(endpoint.servers) > 1):
+                    _drop(endpoint, server)
                     continue
                 if pause is None: raise
                 unasked_pause = min(_LONGEST_PAUSE, _FIRST_PAUSE*2**failures[server.url])
@@ -442,19 +432,18 @@ async def _answer(self:Endpoint, number, call):
                     error = e  # what a server said tells more than a connection that failed
     raise error or Unreadable("no server is left")
 
-# %% ../nbs/11_endpoint.ipynb #b6864b66
-@patch
-def _explain(self:Endpoint, error):
+# %% ../nbs/11_endpoint.ipynb #4d033dc4
+def _explain(endpoint, error):
     "A sentence about what went wrong and what to do"
-    openai, where, code = _openai(), self._addresses(), getattr(error, "status_code", 0)
-    message = self._hide(str(getattr(error, "message", error)))
-    note = self._proxy_note() if code in (0, 403, 407) or code >= 500 else ""  # what a proxy may answer itself
-    if code == 401 or (code == 403 and not self.answered):
-        unset = "" if os.environ.get(self.key_env, "").strip() else f" ({self.key_env} is not set)"
-        return f"{where} refuses the key: set {self.key_env} in the environment{unset}{note}"
+    openai, where, code = _openai(), _addresses(endpoint), getattr(error, "status_code", 0)
+    message = _hide(endpoint, str(getattr(error, "message", error)))
+    note = _proxy_note(endpoint) if code in (0, 403, 407) or code >= 500 else ""  # what a proxy may answer itself
+    if code == 401 or (code == 403 and not endpoint.answered):
+        unset = "" if os.environ.get(endpoint.key_env, "").strip() else f" ({endpoint.key_env} is not set)"
+        return f"{where} refuses the key: set {endpoint.key_env} in the environment{unset}{note}"
     if code == 404:
-        others = f"; it has {', '.join(self.models[:5])}" if self.models else ""
-        return f"{where} has no model {self.model!r}{others}: give another model="
+        others = f"; it has {', '.join(endpoint.models[:5])}" if endpoint.models else ""
+        return f"{where} has no model {endpoint.model!r}{others}: give another model="
     if code == 429:
         return (f"{where} is busy and stays so: give a smaller concurrency= or requests_per_minute=, or try later; "
                 "what is finished is kept")
@@ -462,7 +451,7 @@ def _explain(self:Endpoint, error):
         return (f"{where} fails and stays so: {message}. Look at its log; give a smaller concurrency=, or try later; "
                 f"what is finished is kept{note}")
     if isinstance(error, openai.APITimeoutError):
-        return (f"{where} gave no reply within {self.timeout:g} s: give a larger timeout=, "
+        return (f"{where} gave no reply within {endpoint.timeout:g} s: give a larger timeout=, "
                 f"or a smaller concurrency={note}")
     if isinstance(error, openai.APIConnectionError):
         advice = note or ": is the server running, and does the address end in /v1?"
@@ -470,35 +459,32 @@ def _explain(self:Endpoint, error):
     what = " sends no readable replies" if isinstance(error, Unreadable) else ""
     return f"{where}{what}: {message}{note}"
 
-@patch
-def _proxy_note(self:Endpoint):
+def _proxy_note(endpoint):
     "A remark on the proxy that may be to blame; empty once a server was reached, or where there is no proxy"
-    variables = [] if self.answered or self.models else filter(None, map(_proxy_variable, self.urls))
+    variables = [] if endpoint.answered or endpoint.models else filter(None, map(_proxy_variable, endpoint.urls))
     variable = next(iter(variables), None)
     return f"; calls go through the proxy in {variable}: unset it, or add the server to no_proxy" if variable else ""
 
-# %% ../nbs/11_endpoint.ipynb #6f13a8ba
-@patch
-def _is_general(self:Endpoint, error):
+# %% ../nbs/11_endpoint.ipynb #908dde0e
+def _is_general(endpoint, error):
     "Would every other call fail like this one?"
     code = getattr(error, "status_code", 0)
-    if code == 403: return not self.answered  # later it is about one prompt
+    if code == 403: return not endpoint.answered  # later it is about one prompt
     return _is_no_connection(error) or code == 501 or (400 <= code < 500 and code not in (408, 409))
 
-@patch
-async def _answer_all(self:Endpoint, calls):
+async def _answer_all(endpoint, calls):
     "All replies, in order, or a `Refused` for a call that failed for good; a failure of all, or of most, is raised"
-    await self._connect()
+    await _connect(endpoint)
     n_lost = 0
 
     async def answer(number, call):
         nonlocal n_lost
         try:
-            return await self._answer(number, call)
+            return await _answer(endpoint, number, call)
         except (_openai().APIError, Unreadable) as e:
             n_lost += 1
-            if self._is_general(e) or (len(calls) >= 4 and 2*n_lost > len(calls)): raise
-            return Refused(self._explain(e))
+            if _is_general(endpoint, e) or (len(calls) >= 4 and 2*n_lost > len(calls)): raise
+            return Refused(_explain(endpoint, e))
 
     tasks = [asyncio.ensure_future(answer(number, call)) for number, call in enumerate(calls)]
     try:
@@ -507,29 +493,28 @@ async def _answer_all(self:Endpoint, calls):
         for task in tasks: task.cancel()
         raise
 
-# %% ../nbs/11_endpoint.ipynb #1e93cdcf
-@patch
-def _run(self:Endpoint, calls):
+# %% ../nbs/11_endpoint.ipynb #fa832811
+def _run(endpoint, calls):
     "The replies to all calls, in order; `LLMError` if they fail for good"
     openai, start = _openai(), time.time()
-    if self.pid != os.getpid():
-        self._forget_connections()
+    if endpoint.pid != os.getpid():
+        endpoint._forget_connections()
     try:
-        return _run_on_loop(self._answer_all(calls))
+        return _run_on_loop(_answer_all(endpoint, calls))
     except (openai.APIError, Unreadable) as e:
-        error = LLMError(self._explain(e))
+        error = LLMError(_explain(endpoint, e))
     finally:
-        self.usage.add(seconds=time.time() - start)
+        endpoint.usage.add(seconds=time.time() - start)
     raise error  # out here, so that the client's own error, which holds the key, is not attached to it
 
 @patch
 def connect(self:Endpoint)->Endpoint:
     "Ask the servers which model they have, if none was named; returns the endpoint itself"
     if not self.model:
-        self._run([])
+        _run(self, [])
     return self
 
-# %% ../nbs/11_endpoint.ipynb #837c7043
+# %% ../nbs/11_endpoint.ipynb #dc338948
 _OPTIONAL = ("seed", "temperature", "stop", "response_format", "logprobs", "top_logprobs")
 _UNNAMED = ("response_format", "top_logprobs")  # servers that turn these down don't always name them
 _NEWER_LIMIT = "max_completion_tokens"          # what newer servers call the limit
@@ -541,16 +526,15 @@ def _turned_down(parameters, complaint):
         if name in parameters and (name in _UNNAMED or re.search(rf"\b{name}\b", complaint)): return name
     return None
 
-@patch
-async def _send(self:Endpoint, create, max_tokens, **parameters):
+async def _send(endpoint, create, max_tokens, **parameters):
     "A server's response to a request without the parameters that it turns down"
     openai, is_chat = _openai(), "messages" in parameters
-    limit_name = self.limit_name if is_chat else "max_tokens"
-    complaints = dict.fromkeys(self.left_out)  # parameter → why it was turned down
+    limit_name = endpoint.limit_name if is_chat else "max_tokens"
+    complaints = dict.fromkeys(endpoint.left_out)  # parameter → why it was turned down
     while True:
         request = {name: value for name, value in parameters.items() if value is not None and name not in complaints}
         try:
-            response = await create(model=self.model, **request, **{limit_name: max_tokens})
+            response = await create(model=endpoint.model, **request, **{limit_name: max_tokens})
             break
         except (openai.BadRequestError, openai.UnprocessableEntityError) as e:
             complaint = f"{e.param} {e.message}"
@@ -562,23 +546,23 @@ async def _send(self:Endpoint, create, max_tokens, **parameters):
             if name == "top_logprobs" and parameters[name] > _FEWER_LOGPROBS:
                 parameters[name] = _FEWER_LOGPROBS
                 continue
-            complaints[name] = self._hide(e.message)
+            complaints[name] = _hide(endpoint, e.message)
     if is_chat:
-        self.limit_name, self.top_logprobs = limit_name, parameters.get("top_logprobs", self.top_logprobs)
-    self._leave_out(complaints)
+        endpoint.limit_name = limit_name
+        endpoint.top_logprobs = parameters.get("top_logprobs", endpoint.top_logprobs)
+    _leave_out(endpoint, complaints)
     return response
 
-@patch
-def _leave_out(self:Endpoint, complaints):
+def _leave_out(endpoint, complaints):
     "Send these parameters no more"
-    new_names = [name for name in complaints if name not in self.left_out]
+    new_names = [name for name in complaints if name not in endpoint.left_out]
     for name in new_names:
-        self.left_out.add(name)
+        endpoint.left_out.add(name)
         what = "structured output" if name == "response_format" else name
-        warnings.warn(f"{self._addresses()} takes no {what}, going on without it ({complaints[name]})")
-    self.structured = self.structured and "response_format" not in self.left_out
+        warnings.warn(f"{_addresses(endpoint)} takes no {what}, going on without it ({complaints[name]})")
+    endpoint.structured = endpoint.structured and "response_format" not in endpoint.left_out
 
-# %% ../nbs/11_endpoint.ipynb #5d66836f
+# %% ../nbs/11_endpoint.ipynb #6a89aea6
 def _response_format(schema):
     "A JSON schema as the servers' parameter"
     return dict(type="json_schema", json_schema=dict(name="reply", schema=schema, strict=True)) if schema else None
@@ -588,24 +572,23 @@ def _has_no_completions(error):
     if error.status_code == 400: return bool(re.search("does not work|not support|chat model", error.message, re.I))
     return error.status_code in (404, 405, 501)
 
-@patch
-def _chat_call(self:Endpoint, messages, max_tokens, **parameters):
+def _chat_call(endpoint, messages, max_tokens, **parameters):
     "The call for a reply to messages"
-    def send(client): return self._send(client.chat.completions.create, max_tokens, messages=messages, **parameters)
+    def send(client):
+        return _send(endpoint, client.chat.completions.create, max_tokens, messages=messages, **parameters)
     return _Call(send, partial(_read_reply, max_tokens=max_tokens))
 
-@patch
-def _completion_call(self:Endpoint, prompt, max_tokens, **parameters):
+def _completion_call(endpoint, prompt, max_tokens, **parameters):
     "The call that continues a prompt"
     async def send(client):
-        if not self.chat_only:
+        if not endpoint.chat_only:
             try:
-                return await self._send(client.completions.create, max_tokens, prompt=prompt, **parameters)
+                return await _send(endpoint, client.completions.create, max_tokens, prompt=prompt, **parameters)
             except _openai().APIStatusError as e:
                 if not _has_no_completions(e): raise
         messages = conversation(prompt)
-        response = await self._send(client.chat.completions.create, max_tokens, messages=messages, **parameters)
-        self.chat_only = True  # only now is it known that the model is there
+        response = await _send(endpoint, client.chat.completions.create, max_tokens, messages=messages, **parameters)
+        endpoint.chat_only = True  # only now is it known that the model is there
         return response
     return _Call(send, partial(_read_reply, max_tokens=max_tokens))
 
@@ -613,15 +596,15 @@ def _completion_call(self:Endpoint, prompt, max_tokens, **parameters):
 def _chat(self:Endpoint, conversations, max_tokens, temperature, stop, seeds, schema=None):
     shared = dict(temperature=temperature, stop=list(stop) or None, response_format=_response_format(schema))
     each = zip(conversations, max_tokens, seeds)
-    return self._run([self._chat_call(messages, limit, seed=seed, **shared) for messages, limit, seed in each])
+    return _run(self, [_chat_call(self, messages, limit, seed=seed, **shared) for messages, limit, seed in each])
 
 @patch
 def _complete(self:Endpoint, prompts, max_tokens, temperature, stop, seeds):
     shared = dict(temperature=temperature, stop=list(stop) or None)
     each = zip(prompts, max_tokens, seeds)
-    return self._run([self._completion_call(prompt, limit, seed=seed, **shared) for prompt, limit, seed in each])
+    return _run(self, [_completion_call(self, prompt, limit, seed=seed, **shared) for prompt, limit, seed in each])
 
-# %% ../nbs/11_endpoint.ipynb #e6676c04
+# %% ../nbs/11_endpoint.ipynb #7f5adcf6
 def _read_first_token(response):
     "The log-probability of each shown first token; empty if the server shows none"
     logprobs = getattr(_first_choice(response), "logprobs", None)
@@ -639,12 +622,11 @@ def _text_logprob(text, token_logprobs):
     probability_left = 1 - sum(map(math.exp, token_logprobs.values()))
     return min(*token_logprobs.values(), math.log(max(probability_left, 1e-30)))  # rounding may leave nothing
 
-@patch
-def _first_token_call(self:Endpoint, messages):
+def _first_token_call(endpoint, messages):
     "The call for the likely first tokens of a reply, which are those of the model's own distribution at temperature 1"
     def send(client):
-        return self._send(client.chat.completions.create, 1, messages=messages, temperature=1., logprobs=True,
-                          top_logprobs=self.top_logprobs)
+        return _send(endpoint, client.chat.completions.create, 1, messages=messages, temperature=1., logprobs=True,
+                     top_logprobs=endpoint.top_logprobs)
     return _Call(send, _read_first_token)
 
 @patch
@@ -655,7 +637,7 @@ def first_token_logprobs(self:Endpoint,
 )->np.ndarray|None: # (conversations, texts), NaN for a reply without any token; None: this server can't say
     "The log-probability that a reply begins with the first token of each text"
     if prefix or "logprobs" in self.left_out: return None
-    replies = self._run([self._first_token_call(conversation(each)) for each in conversations])
+    replies = _run(self, [_first_token_call(self, conversation(each)) for each in conversations])
     for reply in replies:
         if isinstance(reply, Refused): raise reply
     if replies and not any(replies): return None

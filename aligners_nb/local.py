@@ -43,27 +43,25 @@ class LocalLLM(LLM):
         self.prefixes = {}                                   # keys and values of what prompts begin with
         self._prefix_weights:Any = None                      # the weights from which they were computed
 
-# %% ../nbs/15_local.ipynb #2ab64a54
-@patch
-def _engine(self:LocalLLM, prompts, limit, seeds, temperature, stop, drafts):
+# %% ../nbs/15_local.ipynb #f883727a
+def _engine(llm, prompts, limit, seeds, temperature, stop, drafts):
     "The ids that follow each prompt, `limit` at most"
-    tok = self.dialogue.tok
+    tok = llm.dialogue.tok
     def is_ended(ids):
         end = tok.decode(ids[-12:])
         return any(text in end for text in stop)
-    draft_ids = [self.dialogue.answer_ids(draft) for draft in drafts] if drafts else None
-    with self.base.using(self.adapter) as model:
-        self._forget_old_prefixes()
-        return generate(model, prompts, limit, self.dialogue.stop_ids, is_ended if stop else None, temperature, seeds,
-                        [self.adapter]*len(prompts), self.batch_size, drafts=draft_ids, prefixes=self.prefixes)
+    draft_ids = [llm.dialogue.answer_ids(draft) for draft in drafts] if drafts else None
+    with llm.base.using(llm.adapter) as model:
+        _forget_old_prefixes(llm)
+        return generate(model, prompts, limit, llm.dialogue.stop_ids, is_ended if stop else None, temperature, seeds,
+                        [llm.adapter]*len(prompts), llm.batch_size, drafts=draft_ids, prefixes=llm.prefixes)
 
-@patch
-def _forget_old_prefixes(self:LocalLLM):
+def _forget_old_prefixes(llm):
     "Empty the cache of prefixes if the adapter was trained since it was filled"
-    weights = self.base.adapter_parameters(self.adapter).values() if self.adapter else ()
+    weights = llm.base.adapter_parameters(llm.adapter).values() if llm.adapter else ()
     versions = [(weight.data_ptr(), weight._version) for weight in weights]
-    if versions != self._prefix_weights: self.prefixes.clear()
-    self._prefix_weights = versions
+    if versions != llm._prefix_weights: llm.prefixes.clear()
+    llm._prefix_weights = versions
 
 # %% ../nbs/15_local.ipynb #37e29e14
 def _group(
@@ -80,16 +78,15 @@ def _group(
         left_in_group = min(left_in_group, context_left[row])
     return groups
 
-# %% ../nbs/15_local.ipynb #ea9118d9
-@patch
-def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, drafts=None):
+# %% ../nbs/15_local.ipynb #e8072f31
+def _generate(llm, prompts, max_tokens, temperature, stop, seeds, drafts=None):
     "A reply, or a `Refused`, for each list of token ids"
     start = time.time()
-    replies = self._refusals(prompts)
+    replies = _refusals(llm, prompts)
     context_left, limits = {}, {}
     for row, refusal in enumerate(replies):
         if refusal is not None: continue
-        context_left[row] = self.base.context_length - len(prompts[row])
+        context_left[row] = llm.base.context_length - len(prompts[row])
         limits[row] = min(max_tokens[row], context_left[row])
     n_read, n_written = 0, 0
     for group in _group(limits, context_left):
@@ -97,47 +94,44 @@ def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, draf
         own_prompts = [prompts[row] for row in group]
         own_seeds = [seeds[row] for row in group]
         own_drafts = [drafts[row] for row in group] if drafts else None
-        written = self._engine(own_prompts, longest, own_seeds, temperature, stop, own_drafts)
+        written = _engine(llm, own_prompts, longest, own_seeds, temperature, stop, own_drafts)
         for row, ids in zip(group, written):
-            replies[row] = self._reply(ids, limits[row])
+            replies[row] = _reply(llm, ids, limits[row])
             n_read += len(prompts[row])
             n_written += min(len(ids), limits[row])
-    self.usage.add(len(limits), n_read, n_written, time.time()-start)
+    llm.usage.add(len(limits), n_read, n_written, time.time()-start)
     return replies
 
-@patch
-def _reply(self:LocalLLM, ids, limit):
+def _reply(llm, ids, limit):
     "Written ids as a text; a `Cut` if they reached the limit"
-    text = self.dialogue.tok.decode(ids[:limit], skip_special_tokens=True)
+    text = llm.dialogue.tok.decode(ids[:limit], skip_special_tokens=True)
     return Cut(text) if len(ids) >= limit else text
 
-# %% ../nbs/15_local.ipynb #d1b03cb3
-@patch
-def _refusals(self:LocalLLM, prompts):
+# %% ../nbs/15_local.ipynb #90bbcf82
+def _refusals(llm, prompts):
     "For each prompt None, or the `Refused` that says why it gets no reply"
-    refusals, context = [], self.base.context_length
+    refusals, context = [], llm.base.context_length
     for i, prompt in enumerate(prompts):
         name = f"prompt {i}" if len(prompts) > 1 else "the prompt"
         refusal = None
         if isinstance(prompt, Refused): refusal = Refused(f"{name}: {prompt}")
         elif len(prompt) >= context:
-            refusal = Refused(f"{name} has {len(prompt):,} tokens, {self.name} holds {context:,}: "
+            refusal = Refused(f"{name} has {len(prompt):,} tokens, {llm.name} holds {context:,}: "
                               "shorten it, or use fewer demonstrations")
         refusals.append(refusal)
     return refusals
 
-@patch
-def _prompt_ids(self:LocalLLM, messages):
+def _prompt_ids(llm, messages):
     "The ids of a conversation, or a `Refused` if the chat template does not take it"
-    try: return self.dialogue.ids(messages, reply=True)
+    try: return llm.dialogue.ids(messages, reply=True)
     except DataError as e: return Refused(str(e))
 
 @patch
 def _chat(self:LocalLLM, conversations, max_tokens, temperature, stop, seeds, drafts=None):
-    prompts = [self._prompt_ids(messages) for messages in conversations]
-    return self._generate(prompts, max_tokens, temperature, stop, seeds, drafts)
+    prompts = [_prompt_ids(self, messages) for messages in conversations]
+    return _generate(self, prompts, max_tokens, temperature, stop, seeds, drafts)
 
-# %% ../nbs/15_local.ipynb #a85b0737
+# %% ../nbs/15_local.ipynb #ef07189a
 @patch
 def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     tok = self.dialogue.tok
@@ -147,7 +141,7 @@ def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
         ids = tok(prompt, split_special_tokens=True)["input_ids"] or [first_id]
         is_closed = len(ids) > 1 and ids[-1] == tok.eos_token_id
         prompt_ids.append(ids[:-1] if is_closed else ids)
-    return self._generate(prompt_ids, max_tokens, temperature, stop, seeds)
+    return _generate(self, prompt_ids, max_tokens, temperature, stop, seeds)
 
 # %% ../nbs/15_local.ipynb #ebf8d08d
 @patch
@@ -188,7 +182,7 @@ def _first_tokens(dialogue, texts, prefix):
         text_of_token[ids[n_shared]] = text
     return prefix_ids[:n_shared], list(text_of_token)
 
-# %% ../nbs/15_local.ipynb #2980a25a
+# %% ../nbs/15_local.ipynb #9fd296c3
 def _last_logprobs(model, prompts, pad):
     "The log-probabilities of the token behind each prompt: (prompts, vocabulary)"
     longest = max(map(len, prompts))
@@ -216,8 +210,8 @@ def first_token_logprobs(self:LocalLLM,
     "The log-probability that a reply, after `prefix`, goes on with the first token of each text"
     start = time.time()
     prefix_ids, tokens = _first_tokens(self.dialogue, texts, prefix)
-    prompts = [self._prompt_ids(conversation(each)) for each in conversations]
-    refusals = self._refusals(prompts)
+    prompts = [_prompt_ids(self, conversation(each)) for each in conversations]
+    refusals = _refusals(self, prompts)
     rows = [row for row, refusal in enumerate(refusals) if refusal is None]
     rows.sort(key=lambda row: -len(prompts[row]))       # rows of like length need little padding
     logprobs = np.full((len(prompts), len(texts)), np.nan)
