@@ -600,9 +600,10 @@ def _switch(model, adapter):
     "Let one adapter compute, or none; what can be trained stays what it is"
     if not isinstance(model, PeftModel): return
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    if adapter is None: model.base_model.disable_adapter_layers()
+    tuner:Any = model.base_model
+    if adapter is None: tuner.disable_adapter_layers()
     else:
-        model.base_model.enable_adapter_layers()
+        tuner.enable_adapter_layers()
         model.set_adapter(adapter)
     for parameter, requires_grad in trainable: parameter.requires_grad_(requires_grad)
 

@@ -91,7 +91,7 @@ class LLM:
         schema:dict|None=None, # a JSON schema that replies follow, where `structured` is true
         drafts:list[str]|None=None, # what each reply is likely to repeat: a local model writes the same reply faster
         keep_refused:bool=False, # put a `Refused` in the place of a reply instead of raising it?
-    )->"str|Refused|list": # a text, or a list of texts in order
+    )->Any: # a text, or a list of texts in order
         "Answer each conversation"
         if not isinstance(conversations, (str, list, tuple)):
             raise TypeError(f"give a text, a list of messages, or a list of either; got {conversations!r:.60}")
@@ -115,7 +115,7 @@ class LLM:
         stop:str|tuple|list=(), # texts at which a reply ends; they are not part of it
         seed:int|list[int]|None=None, # a number for all, or one for each prompt
         keep_refused:bool=False, # put a `Refused` in the place of a reply instead of raising it?
-    )->"str|Refused|list": # a text, or a list of texts in order
+    )->Any: # a text, or a list of texts in order
         "Continue each prompt"
         is_one = isinstance(prompts, str)
         prompts = [prompts] if is_one else list(prompts)

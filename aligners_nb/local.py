@@ -35,8 +35,9 @@ class LocalLLM(LLM):
     ):
         super().__init__()
         self.base, self.batch_size = as_base(base), batch_size
-        if adapter is None or adapter in self.base.adapters: self.adapter = adapter
-        else: self.adapter = self.base.add_adapter(adapter)
+        self.adapter:str|None = None                         # its name on the base
+        if isinstance(adapter, str) and adapter in self.base.adapters: self.adapter = adapter
+        elif adapter is not None: self.adapter = self.base.add_adapter(adapter)
         self.dialogue = Dialogue(self.base.tokenizer(self.adapter))
         self.name = display_name(self.base)
         if self.adapter: self.name += f"+{self.adapter}"     # what it writes is not what the base writes
@@ -121,7 +122,7 @@ def _refusals(llm, prompts):
         refusals.append(refusal)
     return refusals
 
-def _prompt_ids(llm, messages):
+def _prompt_ids(llm, messages)->Any:
     "The ids of a conversation, or a `Refused` if the chat template does not take it"
     try: return llm.dialogue.ids(messages, reply=True)
     except DataError as e: return Refused(str(e))
