@@ -27,7 +27,7 @@ from .prompts import conversation
 # %% ../nbs/15_local.ipynb #0242c55d
 class LocalLLM(LLM):
     "A causal LM in this process"
-    drafted = True
+    drafted = True  # drafts make its greedy replies faster
     def __init__(self,
         base:Base|str|Path, # a `Base`, "town", a folder, a .gguf file or a hub id
         adapter:str|Path|None=None, # to answer through: the folder of a saved one, or the name of one on the base
@@ -49,13 +49,14 @@ def _engine(self:LocalLLM, prompts, limit, seeds, temperature, stop, drafts):
     "The ids that follow each prompt, `limit` at most"
     tok = self.dialogue.tok
     def is_ended(ids):
-        end = tok.decode(ids[-12:])
-        return any(text in end for text in stop)
+        last_text = tok.decode(ids[-12:])
+        return any(text in last_text for text in stop)
     draft_ids = [self.dialogue.answer_ids(draft) for draft in drafts] if drafts else None
     with self.base.using(self.adapter) as model:
         self._forget_old_prefixes()
+        adapters = [self.adapter]*len(prompts)
         return generate(model, prompts, limit, self.dialogue.stop_ids, is_ended if stop else None, temperature, seeds,
-                        [self.adapter]*len(prompts), self.batch_size, drafts=draft_ids, prefixes=self.prefixes)
+                        adapters, self.batch_size, drafts=draft_ids, prefixes=self.prefixes)
 
 @patch
 def _forget_old_prefixes(self:LocalLLM):
@@ -64,6 +65,27 @@ def _forget_old_prefixes(self:LocalLLM):
     versions = [(weight.data_ptr(), weight._version) for weight in weights]
     if versions != self._prefix_weights: self.prefixes.clear()
     self._prefix_weights = versions
+
+# %% ../nbs/15_local.ipynb #d1b03cb3
+@patch
+def _refusals(self:LocalLLM, prompts):
+    "For each prompt None, or the `Refused` that says why it gets no reply"
+    refusals, context = [], self.base.context_length
+    for i, prompt in enumerate(prompts):
+        name = f"prompt {i}" if len(prompts) > 1 else "the prompt"
+        refusal = None
+        if isinstance(prompt, Refused): refusal = Refused(f"{name}: {prompt}")
+        elif len(prompt) >= context:
+            refusal = Refused(f"{name} has {len(prompt):,} tokens, {self.name} holds {context:,}: "
+                              "shorten it, or use fewer demonstrations")
+        refusals.append(refusal)
+    return refusals
+
+@patch
+def _prompt_ids(self:LocalLLM, messages):
+    "The ids of a conversation, or a `Refused` if the chat template rejects it"
+    try: return self.dialogue.ids(messages, reply=True)
+    except DataError as e: return Refused(str(e))
 
 # %% ../nbs/15_local.ipynb #37e29e14
 def _group(
@@ -111,27 +133,6 @@ def _reply(self:LocalLLM, ids, limit):
     text = self.dialogue.tok.decode(ids[:limit], skip_special_tokens=True)
     return Cut(text) if len(ids) >= limit else text
 
-# %% ../nbs/15_local.ipynb #d1b03cb3
-@patch
-def _refusals(self:LocalLLM, prompts):
-    "For each prompt None, or the `Refused` that says why it gets no reply"
-    refusals, context = [], self.base.context_length
-    for i, prompt in enumerate(prompts):
-        name = f"prompt {i}" if len(prompts) > 1 else "the prompt"
-        refusal = None
-        if isinstance(prompt, Refused): refusal = Refused(f"{name}: {prompt}")
-        elif len(prompt) >= context:
-            refusal = Refused(f"{name} has {len(prompt):,} tokens, {self.name} holds {context:,}: "
-                              "shorten it, or use fewer demonstrations")
-        refusals.append(refusal)
-    return refusals
-
-@patch
-def _prompt_ids(self:LocalLLM, messages):
-    "The ids of a conversation, or a `Refused` if the chat template does not take it"
-    try: return self.dialogue.ids(messages, reply=True)
-    except DataError as e: return Refused(str(e))
-
 @patch
 def _chat(self:LocalLLM, conversations, max_tokens, temperature, stop, seeds, drafts=None):
     prompts = [self._prompt_ids(messages) for messages in conversations]
@@ -145,8 +146,8 @@ def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     prompt_ids = []
     for prompt in prompts:
         ids = tok(prompt, split_special_tokens=True)["input_ids"] or [first_id]
-        is_closed = len(ids) > 1 and ids[-1] == tok.eos_token_id
-        prompt_ids.append(ids[:-1] if is_closed else ids)
+        if len(ids) > 1 and ids[-1] == tok.eos_token_id: ids = ids[:-1]
+        prompt_ids.append(ids)
     return self._generate(prompt_ids, max_tokens, temperature, stop, seeds)
 
 # %% ../nbs/15_local.ipynb #ebf8d08d
@@ -274,7 +275,7 @@ def _from_dict(settings):
 def as_llm(
     llm:LLM|Base|str|Path|dict|Callable, # "town", a folder, a .gguf file, a hub id, "http://…/v1", a function, an LLM
 )->LLM:
-    "An LLM from whatever stands for one"
+    "An LLM from its name, address, function or settings"
     if isinstance(llm, LLM): return llm
     if isinstance(llm, Base): return LocalLLM(llm)
     if isinstance(llm, dict): return _from_dict(llm)
