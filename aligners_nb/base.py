@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/base.html.md"""
 __all__ = ['AUTO_CLASSES', 'small_model', 'Base', 'display_name', 'model_path', 'model_type', 'check_tokens', 'load_tokenizer',
            'as_base', 'AdapterFiles', 'unique_name', 'adapter_id', 'context_length', 'weights_hash', 'base_hash']
 
-# %% ../nbs/14_base.ipynb #63eddd9d
+# %% ../nbs/14_base.ipynb #8d3b1b2b
 import copy
 import gc
 import hashlib
@@ -62,7 +62,7 @@ def small_model(
     tok.save_pretrained(folder)
     return str(folder)
 
-# %% ../nbs/14_base.ipynb #e5925a23
+# %% ../nbs/14_base.ipynb #4468c681
 class Base:
     "A model with its tokenizer, adapters and lock, shared by all objects that use the model"
     def __init__(self,
@@ -171,22 +171,6 @@ class Base:
             for parameter in self.adapter_parameters(name).values(): parameter.requires_grad_(trainable)
         return name
 
-    def remove_adapter(self,
-        name:str, # of the adapter
-    ):
-        "Take an adapter off the base"
-        with self.lock:
-            _check_name(self, name)
-            if name in self._switched_on:
-                raise DataError(f"the adapter {name!r} is in use: leave its `using` block first")
-            before = _switched_on(self.model)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")        # peft says which adapter it switches on instead; we switch back
-                if len(self.adapters) > 1: self.model.delete_adapter(name)
-                else: self._model = self.model.unload()
-            del self.adapters[name], self._toks[name]
-            if self.adapters: _switch(self.model, None if before == name else before)
-
     def adapter_parameters(self,
         name:str, # of an adapter
     )->dict[str, torch.nn.Parameter]:
@@ -219,6 +203,22 @@ class Base:
                 _switch(self.model, before)
                 if model.training: model.eval()
 
+    def remove_adapter(self,
+        name:str, # of the adapter
+    ):
+        "Take an adapter off the base"
+        with self.lock:
+            _check_name(self, name)
+            if name in self._switched_on:
+                raise DataError(f"the adapter {name!r} is in use: leave its `using` block first")
+            before = _switched_on(self.model)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")        # peft says which adapter it switches on instead; we switch back
+                if len(self.adapters) > 1: self.model.delete_adapter(name)
+                else: self._model = self.model.unload()
+            del self.adapters[name], self._toks[name]
+            if self.adapters: _switch(self.model, None if before == name else before)
+
     def release(self):
         "Give the memory back; every later use is a `DataError`"
         with self.lock:
@@ -239,7 +239,7 @@ class Base:
 def display_name(
     base:Base|str|Path, # a `Base`, or the name of one
 )->str:
-    "The name of a base for people: of a path the last part, as the rest is nobody's business"
+    "The name of a base for messages: a path is cut to its last part, so that no private folder is shown"
     name = base.name if isinstance(base, Base) else str(base)
     return Path(name).name if Path(name).exists() else name
 
@@ -318,16 +318,18 @@ def check_tokens(
     where:str, # whose tokenizer it is, for the error
 ):
     "`DataError` if a text may hold a token that has no row in the embedding; a padding token without one is replaced"
-    outside = {token: i for token, i in tok.get_vocab().items() if i >= n_rows}
-    if tok.pad_token_id is None or tok.pad_token in outside: tok.pad_token = tok.eos_token or tok.unk_token
-    if not outside: return
-    written = {tok.eos_token_id, *tok("a")["input_ids"]}
+    without_row = {token: i for token, i in tok.get_vocab().items() if i >= n_rows}
+    if tok.pad_token_id is None or tok.pad_token in without_row: tok.pad_token = tok.eos_token or tok.unk_token
+    if not without_row: return
+    added_ids = {tok.eos_token_id, *tok("a")["input_ids"]}     # ids that the tokenizer adds to texts
+    if tok.bos_token_id not in added_ids and tok.bos_token in without_row: tok.bos_token = None
     special = {token.content for token in tok.added_tokens_decoder.values() if token.special}
-    if tok.bos_token_id not in written and tok.bos_token in outside: tok.bos_token = None
     template = tok.chat_template or ""
-    # a special token that nobody writes does no harm: in a user's text it is spelled out
-    unread = {token for token, i in outside.items() if token in special and i not in written and token not in template}
-    if in_texts := outside.keys() - unread:
+    in_texts = []
+    for token, i in without_row.items():
+        # a special token that nothing adds does no harm: in a user's text it is spelled out
+        if token not in special or i in added_ids or token in template: in_texts.append(token)
+    if in_texts:
         raise DataError(f"the tokenizer of {where} has tokens for which the model has no weights, such as "
                         f"{min(in_texts)!r}: the embedding has {n_rows} rows. "
                         "Call model.resize_token_embeddings(len(tok)) and save the model again")
@@ -343,9 +345,10 @@ def load_tokenizer(
     place, options = _source(path)
     try: return AutoTokenizer.from_pretrained(place, **options)
     except _LOADING_ERRORS as e:
-        has_file = any((Path(path)/file).is_file() for file in _SENTENCEPIECE_FILES)
-        missing = [package for package in ("sentencepiece", "google.protobuf") if not _is_installed(package)]
-        if missing and (has_file or re.search("sentencepiece|protobuf|tiktoken", str(e), re.I)):
+        is_sentencepiece = any((Path(path)/file).is_file() for file in _SENTENCEPIECE_FILES)
+        # the error for a folder mentions the packages even if there is no tokenizer at all
+        if not Path(path).is_dir(): is_sentencepiece = bool(re.search("sentencepiece|protobuf|tiktoken", str(e), re.I))
+        if is_sentencepiece and not (_is_installed("sentencepiece") and _is_installed("google.protobuf")):
             raise DataError(f"the tokenizer of {display_name(name)!r} is a SentencePiece file, and reading it needs "
                             "a package that is not installed: pip install sentencepiece protobuf") from None
         raise _not_loaded(name, "a tokenizer", e) from None
@@ -357,8 +360,8 @@ def _is_installed(package):
 # %% ../nbs/14_base.ipynb #202006a9
 def _heads(model, new_keys):
     "The outermost parts of a classifier that are learned and saved whole: those that are new, and those called a head"
-    called_so = {name for name, _ in model.named_modules() if name.endswith(("classifier", "score"))}
-    names = {key.rpartition(".")[0] for key in new_keys} | called_so
+    names = {key.rpartition(".")[0] for key in new_keys}
+    names |= {name for name, _ in model.named_modules() if name.endswith(("classifier", "score"))}
     return sorted(name for name in names if not any(name.startswith(f"{other}.") for other in names))
 
 def _check_head(model, new_keys, heads, own_labels, name):
@@ -424,7 +427,7 @@ def _check_kind(kind, labels):
     if labels != "own" and (not isinstance(labels, int) or labels < 1):
         raise ValueError(f"labels={labels!r}: give the number of classes of a new head, or 'own' for the model's own")
 
-# %% ../nbs/14_base.ipynb #94a477fd
+# %% ../nbs/14_base.ipynb #13e572e1
 def as_base(
     base:Base|str|Path, # a `Base`, "town", a folder, a .gguf file or a hub id
     kind:str="causal", # of the base
@@ -472,7 +475,7 @@ def _read_adapter(folder):
         raise DataError(f"{weights_file} can't be read ({e!s:.80}): copy the folder again") from None
 
 # %% ../nbs/14_base.ipynb #33641522
-_HARMLESS_STARTS = True, False, "gaussian", "orthogonal", "eva"     # ways to begin a LoRA that leave the base as it is
+_HARMLESS_INITS = True, False, "gaussian", "orthogonal", "eva"     # initialisations that leave the base as it is
 
 def _check_lora(config, what):
     "`DataError` for an adapter that can't share a base with others"
@@ -481,8 +484,8 @@ def _check_lora(config, what):
     elif config.bias != "none": reason = f"trains biases (bias={config.bias!r}), which all adapters would share"
     elif config.layer_replication: reason = "repeats layers of its base (layer_replication)"
     elif config.alora_invocation_tokens: reason = "is an activated LoRA, which needs a way of its own to generate"
-    elif config.init_lora_weights not in _HARMLESS_STARTS:
-        reason = f"was begun with init_lora_weights={config.init_lora_weights!r}, which rewrites the base's weights"
+    elif config.init_lora_weights not in _HARMLESS_INITS:
+        reason = f"has init_lora_weights={config.init_lora_weights!r}, which rewrites the base's weights"
     if reason: raise DataError(f"{what} {reason}: only plain LoRA adapters can share a base")
 
 # %% ../nbs/14_base.ipynb #ec1f0d3a
@@ -584,12 +587,12 @@ def unique_name(
 def adapter_id(
     folder:str|Path, # of a saved adapter
 )->str: # letters, digits and _
-    "A name for the adapter that lies in a folder now; another version has another name"
+    "A name for the adapter that is in a folder now; another version has another name"
     file = _weights_file(folder).resolve()
     version = zlib.crc32(f"{file} {file.stat().st_mtime_ns}".encode())
     return re.sub(r"\W+", "_", file.parent.name) + f"_{version:08x}"
 
-# %% ../nbs/14_base.ipynb #884dbb76
+# %% ../nbs/14_base.ipynb #a3b55ad5
 def _switched_on(model):
     "The adapter that computes now; None: the bare model"
     if not isinstance(model, PeftModel): return None
@@ -607,7 +610,7 @@ def _switch(model, adapter):
         model.set_adapter(adapter)
     for parameter, requires_grad in trainable: parameter.requires_grad_(requires_grad)
 
-# %% ../nbs/14_base.ipynb #e64f39cd
+# %% ../nbs/14_base.ipynb #cc511733
 def _check_name(base, name):
     "`DataError` if no adapter has that name"
     if name in base.adapters: return

@@ -24,10 +24,10 @@ from .endpoint import Endpoint
 from .llm import LLM, CallableLLM, Cut, Refused
 from .prompts import conversation
 
-# %% ../nbs/15_local.ipynb #0242c55d
+# %% ../nbs/15_local.ipynb #7d1228fd
 class LocalLLM(LLM):
     "A causal LM in this process"
-    drafted = True
+    drafted = True  # drafts make its greedy replies faster
     def __init__(self,
         base:Base|str|Path, # a `Base`, "town", a folder, a .gguf file or a hub id
         adapter:str|Path|None=None, # to answer through: the folder of a saved one, or the name of one on the base
@@ -44,18 +44,19 @@ class LocalLLM(LLM):
         self.prefixes = {}                                   # keys and values of what prompts begin with
         self._prefix_weights:Any = None                      # the weights from which they were computed
 
-# %% ../nbs/15_local.ipynb #f883727a
+# %% ../nbs/15_local.ipynb #70fadd09
 def _engine(llm, prompts, limit, seeds, temperature, stop, drafts):
     "The ids that follow each prompt, `limit` at most"
     tok = llm.dialogue.tok
     def is_ended(ids):
-        end = tok.decode(ids[-12:])
-        return any(text in end for text in stop)
+        last_text = tok.decode(ids[-12:])
+        return any(text in last_text for text in stop)
     draft_ids = [llm.dialogue.answer_ids(draft) for draft in drafts] if drafts else None
     with llm.base.using(llm.adapter) as model:
         _forget_old_prefixes(llm)
+        adapters = [llm.adapter]*len(prompts)
         return generate(model, prompts, limit, llm.dialogue.stop_ids, is_ended if stop else None, temperature, seeds,
-                        [llm.adapter]*len(prompts), llm.batch_size, drafts=draft_ids, prefixes=llm.prefixes)
+                        adapters, llm.batch_size, drafts=draft_ids, prefixes=llm.prefixes)
 
 def _forget_old_prefixes(llm):
     "Empty the cache of prefixes if the adapter was trained since it was filled"
@@ -63,6 +64,25 @@ def _forget_old_prefixes(llm):
     versions = [(weight.data_ptr(), weight._version) for weight in weights]
     if versions != llm._prefix_weights: llm.prefixes.clear()
     llm._prefix_weights = versions
+
+# %% ../nbs/15_local.ipynb #f25045f1
+def _refusals(llm, prompts):
+    "For each prompt None, or the `Refused` that says why it gets no reply"
+    refusals, context = [], llm.base.context_length
+    for i, prompt in enumerate(prompts):
+        name = f"prompt {i}" if len(prompts) > 1 else "the prompt"
+        refusal = None
+        if isinstance(prompt, Refused): refusal = Refused(f"{name}: {prompt}")
+        elif len(prompt) >= context:
+            refusal = Refused(f"{name} has {len(prompt):,} tokens, {llm.name} holds {context:,}: "
+                              "shorten it, or use fewer demonstrations")
+        refusals.append(refusal)
+    return refusals
+
+def _prompt_ids(llm, messages)->Any:
+    "The ids of a conversation, or a `Refused` if the chat template rejects it"
+    try: return llm.dialogue.ids(messages, reply=True)
+    except DataError as e: return Refused(str(e))
 
 # %% ../nbs/15_local.ipynb #37e29e14
 def _group(
@@ -79,7 +99,7 @@ def _group(
         left_in_group = min(left_in_group, context_left[row])
     return groups
 
-# %% ../nbs/15_local.ipynb #e8072f31
+# %% ../nbs/15_local.ipynb #73482ede
 def _generate(llm, prompts, max_tokens, temperature, stop, seeds, drafts=None):
     "A reply, or a `Refused`, for each list of token ids"
     start = time.time()
@@ -108,31 +128,12 @@ def _reply(llm, ids, limit):
     text = llm.dialogue.tok.decode(ids[:limit], skip_special_tokens=True)
     return Cut(text) if len(ids) >= limit else text
 
-# %% ../nbs/15_local.ipynb #90bbcf82
-def _refusals(llm, prompts):
-    "For each prompt None, or the `Refused` that says why it gets no reply"
-    refusals, context = [], llm.base.context_length
-    for i, prompt in enumerate(prompts):
-        name = f"prompt {i}" if len(prompts) > 1 else "the prompt"
-        refusal = None
-        if isinstance(prompt, Refused): refusal = Refused(f"{name}: {prompt}")
-        elif len(prompt) >= context:
-            refusal = Refused(f"{name} has {len(prompt):,} tokens, {llm.name} holds {context:,}: "
-                              "shorten it, or use fewer demonstrations")
-        refusals.append(refusal)
-    return refusals
-
-def _prompt_ids(llm, messages)->Any:
-    "The ids of a conversation, or a `Refused` if the chat template does not take it"
-    try: return llm.dialogue.ids(messages, reply=True)
-    except DataError as e: return Refused(str(e))
-
 @patch
 def _chat(self:LocalLLM, conversations, max_tokens, temperature, stop, seeds, drafts=None):
     prompts = [_prompt_ids(self, messages) for messages in conversations]
     return _generate(self, prompts, max_tokens, temperature, stop, seeds, drafts)
 
-# %% ../nbs/15_local.ipynb #ef07189a
+# %% ../nbs/15_local.ipynb #5e8a59fb
 @patch
 def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     tok = self.dialogue.tok
@@ -140,8 +141,8 @@ def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     prompt_ids = []
     for prompt in prompts:
         ids = tok(prompt, split_special_tokens=True)["input_ids"] or [first_id]
-        is_closed = len(ids) > 1 and ids[-1] == tok.eos_token_id
-        prompt_ids.append(ids[:-1] if is_closed else ids)
+        if len(ids) > 1 and ids[-1] == tok.eos_token_id: ids = ids[:-1]
+        prompt_ids.append(ids)
     return _generate(self, prompt_ids, max_tokens, temperature, stop, seeds)
 
 # %% ../nbs/15_local.ipynb #ebf8d08d
@@ -183,7 +184,7 @@ def _first_tokens(dialogue, texts, prefix):
         text_of_token[ids[n_shared]] = text
     return prefix_ids[:n_shared], list(text_of_token)
 
-# %% ../nbs/15_local.ipynb #9fd296c3
+# %% ../nbs/15_local.ipynb #36d31ab3
 def _last_logprobs(model, prompts, pad):
     "The log-probabilities of the token behind each prompt: (prompts, vocabulary)"
     longest = max(map(len, prompts))
@@ -269,7 +270,7 @@ def _from_dict(settings):
 def as_llm(
     llm:LLM|Base|str|Path|dict|Callable, # "town", a folder, a .gguf file, a hub id, "http://…/v1", a function, an LLM
 )->LLM:
-    "An LLM from whatever stands for one"
+    "An LLM from its name, address, function or settings"
     if isinstance(llm, LLM): return llm
     if isinstance(llm, Base): return LocalLLM(llm)
     if isinstance(llm, dict): return _from_dict(llm)
