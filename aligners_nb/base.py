@@ -44,7 +44,7 @@ def small_model(
     kind:str="llama", # a model type of transformers, such as "gpt2" or "bert"
     template:str|None=None, # a chat template for a causal LM; None: it has none
     seed:int=0, # of the weights
-    **config, # anything else that the model's config takes
+    **config:Any, # anything else that the model's config takes
 )->str: # the folder
     "A model of two small layers with random weights and a tokenizer, saved to a folder"
     is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES

@@ -386,7 +386,7 @@ class Curated:
     def push_to_hub(self,
         repo:str, # "you/its-name"
         private:bool=False, # on creation
-        **kwargs, # what `save` takes: shares, seed, license
+        **kwargs:Any, # what `save` takes: shares, seed, license
     )->str: # its address
         "Upload the folder that `save` writes as a data set of the Hub"
         def write(folder): self.save(folder, **kwargs)

@@ -25,7 +25,7 @@ SMALL_TEXT = "When does the library open? It opens at nine, as any fool knows. B
 def small_tokenizer(
     template:str|None=None, # a chat template, such as `CHATML`; None: a base model's tokenizer, which has none
     control:Sequence[str]=("<|im_end|>", "<|im_start|>"), # control tokens; the first one ends a turn and pads a batch
-    **kwargs, # anything else `PreTrainedTokenizerFast` takes
+    **kwargs:Any, # anything else `PreTrainedTokenizerFast` takes
 )->PreTrainedTokenizerFast:
     "A byte-level tokenizer of 300 tokens, trained in a moment"
     tokenizer = Tokenizer(models.BPE())
@@ -39,7 +39,7 @@ def small_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **{**names, **kwargs})
 
 def small_word_tokenizer(
-    **kwargs, # anything `PreTrainedTokenizerFast` takes
+    **kwargs:Any, # anything `PreTrainedTokenizerFast` takes
 )->PreTrainedTokenizerFast:
     "A WordPiece tokenizer of less than 300 tokens, which reads one text or a pair of texts"
     names = dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
