@@ -36,7 +36,7 @@ from .scorers import scorer_from_dict
 from .stats import Rate, auroc, conformal_threshold, platt, rate
 from .training import Settings, check_settings, default_settings, lora_config, train
 
-# %% ../nbs/33_inspector.ipynb #6fa18c6e
+# %% ../nbs/33_inspector.ipynb #5131bd77
 class Inspector:
     "Says how likely an answer misses `criterion`"
     threshold, slope, offset = .5, 1., 0.       # until it is calibrated
@@ -47,7 +47,7 @@ class Inspector:
     def __init__(self,
         criterion:Criterion, # what answers should meet
         base:Base|str|Path="town", # a causal LM or an encoder: a `Base`, "town", a folder, or a hub id
-        adapter:LoraConfig|str|Path|None=None, # a config, or a folder that holds an adapter; None: what the base suggests
+        adapter:LoraConfig|str|Path|None=None, # a config, or the folder of a saved one; None: what the base suggests
         scorer:Scorer|None=None, # anything that scores answers; None: a scorer on `base` that can be trained
         trainable:bool=False, # will the adapter be trained?
     ):
@@ -290,13 +290,14 @@ def plot(self:Report,
     histogram.legend(frameon=False, fontsize="small")
     return curve, histogram
 
-# %% ../nbs/33_inspector.ipynb #20639b41
+# %% ../nbs/33_inspector.ipynb #bb201870
 def question_hash(
     question:str|list, # a text or messages
 )->str: # 12 hex digits
     "What an inspector keeps of a question that it was trained on"
     return fingerprint(conversation(question))
 
+# %% ../nbs/33_inspector.ipynb #e95cae85
 def _first_rows(rows, indices):
     "The first of `indices` for each question"
     first_by_question = {}
@@ -307,13 +308,13 @@ def _check_independent(inspector, rows):
     "`DataError` if rows are about another criterion, or ask what the inspector was trained on"
     others = {row["criterion"] for row in rows if row.get("criterion")} - {inspector.criterion.name}
     if others:
-        raise DataError(f"these rows are about {min(others)!r}, and this inspector judges {inspector.criterion.name!r}: "
-                        "calibrate it on rows of its own criterion")
+        raise DataError(f"these rows are about {min(others)!r}, and this inspector judges "
+                        f"{inspector.criterion.name!r}: calibrate it on rows of its own criterion")
     trained = set(inspector.trained)
     old = [i for i, row in enumerate(rows) if question_hash(row["question"]) in trained]
     if old:
-        raise DataError(f"{len(old)} of {len(rows)} calibration rows ask what the inspector was trained on, such as row "
-                        f"{old[0]}, {rows[old[0]]['question']!r:.60}: the promise needs new questions, as in "
+        raise DataError(f"{len(old)} of {len(rows)} calibration rows ask what the inspector was trained on, such as "
+                        f"row {old[0]}, {rows[old[0]]['question']!r:.60}: the promise needs new questions, as in "
                         "`train, calib, test = curate(rows).split()`")
 
 def _calibrate(inspector, calib, miss_rate):
@@ -402,7 +403,7 @@ def _fit(cls, rows, criterion, base, wanted:Settings, out, progress, kwargs):
     if out is not None: inspector.save_pretrained(out)
     return inspector
 
-# %% ../nbs/33_inspector.ipynb #32fdd929
+# %% ../nbs/33_inspector.ipynb #dc275f7a
 _SAVED = "threshold", "slope", "offset", "calibration", "fingerprint", "log", "trained" # in inspector.json
 
 def _facts(inspector):
@@ -410,14 +411,16 @@ def _facts(inspector):
     facts = {"base": display_name(inspector.base)}
     if inspector.log:
         last = inspector.log[-1]
-        facts["training"] = f"{last['step']} steps, loss {last['loss']:.3f}, answers to {len(inspector.trained)} questions"
+        facts["training"] = f"{last['step']} steps, loss {last['loss']:.3f}"
+        facts["questions that it was trained on"] = len(inspector.trained)
     if inspector.scorer.learns: facts["request"] = aligner_request(inspector.criterion)
     facts["threshold"] = f"{inspector.threshold:.4f}"
     calibration = inspector.calibration
     facts["calibration"] = "none, so the threshold promises nothing"
     if calibration:
-        facts["calibration"] = (f"misses {calibration['miss_rate']:g} of the misaligned answers or less on average; rests on "
-                                f"{calibration['n']} questions, {calibration['misaligned']} with a misaligned answer")
+        facts["calibration"] = (f"misses {calibration['miss_rate']:g} of the misaligned answers or less on average; "
+                                f"rests on {calibration['n']} questions, {calibration['misaligned']} of them with a "
+                                "misaligned answer")
     return facts
 
 def _code(inspector, name):
@@ -427,8 +430,9 @@ inspector = Inspector.from_pretrained({name!r})
 inspector(question, response) >= inspector.threshold"""
     bare = inspector.scorer.code(name)
     if not bare: return own
+    sign = "-" if inspector.offset < 0 else "+"
     return f"""{own}
-{bare}risk = torch.sigmoid({inspector.slope!r}*score + {inspector.offset!r})
+{bare}risk = torch.sigmoid({inspector.slope!r}*score {sign} {abs(inspector.offset)!r})
 risk >= {inspector.threshold!r}"""
 
 def _save(inspector, folder, name):
@@ -437,7 +441,8 @@ def _save(inspector, folder, name):
     card = model_card(f"An inspector: {criterion.name}", inspector.base, criterion, _facts(inspector),
                       _code(inspector, name), scorer.license, adapter=scorer.learns)
     saved = {key: getattr(inspector, key) for key in _SAVED}
-    return scorer.save(folder, dict(criterion=criterion.to_dict(), request=aligner_request(criterion), **saved), card)
+    meta = dict(criterion=criterion.to_dict(), request=aligner_request(criterion), **saved)
+    return scorer.save(folder, meta, card)
 
 # %% ../nbs/33_inspector.ipynb #dc6023e7
 def _load(cls, folder, base):

@@ -259,7 +259,7 @@ with torch.no_grad(): logits = model(**tok(question, response, return_tensors="p
 score = logits[1] - logits[0]
 """
 
-# %% ../nbs/32_scorers.ipynb #56ba7bed
+# %% ../nbs/32_scorers.ipynb #d5f408ee
 class DecoderScorer(TrainedScorer):
     "A causal LM: how likely would its correction leave the answer as it is?"
     def encode(self, question:str|list, response:str)->dict:
@@ -276,10 +276,10 @@ class DecoderScorer(TrainedScorer):
         dialogue = Dialogue(self.tok)
         load = bare_code(self.base, name, "AutoModelForCausalLM", dialogue.template)
         if not load: return ""
-        space, end = "" if dialogue.chat else " ", self.tok.decode(dialogue.end_ids)
+        text = ("" if dialogue.chat else "' ' + ") + f"response + {self.tok.decode(dialogue.end_ids)!r}"
         return f"""{load}import torch
 {prompt_code(self.criterion)}\
-answer = tok({space!r} + response + {end!r}, add_special_tokens=False, return_tensors="pt")["input_ids"]
+answer = tok({text}, add_special_tokens=False, return_tensors="pt")["input_ids"]
 ids = torch.cat([prompt["input_ids"], answer], 1)
 with torch.no_grad(): logits = model(ids).logits[0, -answer.shape[1]-1:-1]
 logprob = logits.log_softmax(-1).gather(1, answer.T).sum()  # of leaving the response as it is
