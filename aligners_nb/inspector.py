@@ -408,7 +408,7 @@ _SAVED = "threshold", "slope", "offset", "calibration", "fingerprint", "log", "t
 
 def _facts(inspector):
     "What a card says about an inspector"
-    facts = {"base": display_name(inspector.base)}
+    facts:dict = {"base": display_name(inspector.base)}
     if inspector.log:
         last = inspector.log[-1]
         facts["training"] = f"{last['step']} steps, loss {last['loss']:.3f}"

@@ -275,3 +275,18 @@ def test_a_report_needs_both_kinds_and_as_many_labels_as_rows():
     labels = [row["response"] != row["correction"] for row in CALIB]
     assert repr(inspector.report(without_corrections, labels)) == repr(inspector.report(CALIB))
     assert "<caption>civil inspector</caption>" in inspector.report(CALIB)._repr_html_()
+
+
+@pytest.mark.parametrize("base", ["llama", "bert"])
+def test_half_a_surrogate_pair_names_its_row(base, models):
+    for column in ("question", "response"):
+        rows = [*CALIB, dict(CALIB[0], **{column: "half \ud83d"})]
+        inspector = Inspector(civil, models/base)
+        calls = [inspector.calibrate, inspector.report, lambda rows: Inspector.fit(rows, base=models/base, **QUICK)]
+        if base == "llama":
+            calls.append(lambda rows: Aligner.fit(rows, base=models/base, **QUICK))
+        for call in calls:
+            with pytest.raises(DataError, match=f"^row 48: its {column} holds half a surrogate pair"):
+                call(rows)
+        with pytest.raises(DataError, match=f"^{column} 48 holds half a surrogate pair"):
+            inspector([row["question"] for row in rows], [row["response"] for row in rows])
