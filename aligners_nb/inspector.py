@@ -413,7 +413,9 @@ def _facts(inspector):
         last = inspector.log[-1]
         facts["training"] = f"{last['step']} steps, loss {last['loss']:.3f}"
         facts["questions that it was trained on"] = len(inspector.trained)
-    if inspector.scorer.learns: facts["request"] = aligner_request(inspector.criterion)
+    if inspector.scorer.learns:
+        facts["hash of the base's weights"] = inspector.scorer.base.weights_hash
+        facts["request"] = aligner_request(inspector.criterion)
     facts["threshold"] = f"{inspector.threshold:.4f}"
     calibration = inspector.calibration
     facts["calibration"] = "none, so the threshold promises nothing"
