@@ -4,6 +4,7 @@ No cell runs here: a page shows the outputs that are committed with its notebook
 `#| hide`, `#| export` and the other directives. The documentation of a symbol comes from the installed package.
 What nbdev leaves to Quarto is translated to MyST.
 """
+import ast
 import os
 import re
 import shutil
@@ -98,6 +99,35 @@ def only_imports(source):
     return all(re.match(r"(from|import|__all__|_all_)\b", line) for line in statements)
 
 
+class DocumentMethods(processors.Processor):
+    "Document the methods of a class body as nbdev documents patched ones; the last comes first, as nbdev has it"
+    def begin(self):
+        classes = {}                                        # name → the class in the syntax tree
+        for cell in self.nb.cells:
+            if cell.cell_type != "code": continue
+            nodes = cell.parsed_() or []
+            classes |= {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+        cells = []
+        for cell in self.nb.cells:
+            shown = re.fullmatch(r"show_doc\((\w+)\)", cell.source) if is_documentation(cell) else None
+            if shown and shown[1] in classes: cells += reversed(method_cells(classes[shown[1]]))
+            cells.append(cell)
+        self.nb.cells = cells
+
+
+def method_cells(class_node):
+    "A `show_doc` cell for each method of a class that has a docstring"
+    cells = []
+    for node in class_node.body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not ast.get_docstring(node): continue
+        is_property = any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+        if is_property or (node.name.startswith("_") and node.name != "__call__"): continue
+        cell = mk_cell(f"show_doc({class_node.name}.{node.name})")
+        cell.has_sd = True
+        cells.append(cell)
+    return cells
+
+
 class DropSpecialMethods(processors.Processor):
     "Leave out the documentation of special methods; `__call__` is the one whose parameters are ours"
     def begin(self):
@@ -132,8 +162,8 @@ class Filter(processors.FilterDefaults):
                             add_fold=None, insert_warning=None)
         chosen = [replacements.get(processor.__name__, processor) for processor in super().base_procs()]
         chosen = [processor for processor in chosen if processor]
-        chosen.insert(chosen.index(processors.add_show_docs)+1, DropSpecialMethods)
-        return chosen
+        after_docs = chosen.index(processors.add_show_docs)+1
+        return [*chosen[:after_docs], DocumentMethods, DropSpecialMethods, *chosen[after_docs:]]
 
 
 # From Quarto's Markdown to MyST's
