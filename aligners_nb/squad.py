@@ -166,7 +166,7 @@ class Squad:
     @property
     def uncalibrated_criteria(self)->list[str]:
         "The criteria whose inspector was not calibrated"
-        return [name for name, inspector in self.inspectors.items() if not inspector.calibration]
+        return [name for name, part in self.inspectors.items() if not getattr(part, "calibration", None)]
 
     @property
     def thresholds(self)->dict: # criterion → risk from which an answer is flagged
