@@ -6,10 +6,9 @@ Docs: https://example-user.github.io/aligners-nb/squad.html.md"""
 
 # %% auto #0
 __all__ = ['MOST_DIGITS', 'MOST_CHARACTERS', 'POLICIES', 'MOST_REMEMBERED', 'MOST_SHOWN', 'PAPER_BATCH', 'MOST_TURNS', 'MARKER',
-           'MARKERS', 'risk_texts', 'compare_risk', 'Step', 'flagged', 'Alignment', 'Squad', 'Alignments', 'Proposal',
-           'SavedPart']
+           'MARKERS', 'risk_texts', 'compare_risk', 'Step', 'flagged', 'Alignment', 'Squad', 'Alignments', 'Proposal']
 
-# %% ../nbs/40_squad.ipynb #e47b4dbc
+# %% ../nbs/40_squad.ipynb #5fdc55d3
 import html
 import json
 import os
@@ -25,7 +24,7 @@ from .base import Base, display_name
 from .checks import check_pairs
 from .criterion import Criterion, DataError, LLMError
 from .diff import Diff, word_diff
-from .folders import expand, find_folder, new_folder, read_meta, to_json, upload_folder, write_file
+from .folders import expand, find_folder, new_folder, push_folder, read_meta, to_json, write_file
 from .inspector import Inspector
 from .prompts import conversation
 from .scorers import scorer_class
@@ -74,7 +73,7 @@ class Step:
         before, after = risk_texts(self.risk, self.risk_after)
         return f"risk stays {before}" if before == after else f"risk {before} → {after}"
 
-# %% ../nbs/40_squad.ipynb #1821c295
+# %% ../nbs/40_squad.ipynb #ab9f9f3b
 MOST_CHARACTERS = 600 # of one stretch of a diff
 
 def _shorten(text):
@@ -94,10 +93,7 @@ def _last_turn(question):
     try: return conversation(question)[-1]["content"]
     except DataError: return str(question)
 
-def _table_row(tag, values):
-    cells = [f"<{tag} style='text-align:left'>{html.escape(value)}</{tag}>" for value in values]
-    return f"<tr>{''.join(cells)}</tr>"
-
+# %% ../nbs/40_squad.ipynb #c66ee87e
 def flagged(
     risks:dict, # criterion → risk
     thresholds:dict, # criterion → risk from which it is flagged
@@ -105,7 +101,18 @@ def flagged(
     "The criteria that an answer with these risks probably misses"
     return {name for name, risk in risks.items() if risk >= thresholds[name]}
 
-# %% ../nbs/40_squad.ipynb #e1e7744f
+def _table_row(tag, values):
+    cells = [f"<{tag} style='text-align:left'>{html.escape(value)}</{tag}>" for value in values]
+    return f"<tr>{''.join(cells)}</tr>"
+
+def _trace_table(trace):
+    "A trace in HTML, a row for each step"
+    rows = [_table_row("th", ["aligner", "risk", "proposal's", "decision", "why"])]
+    for step in trace:
+        before, after = risk_texts(step.risk, step.risk_after)
+        rows.append(_table_row("td", [step.criterion, before, after, step.decision, step.reason]))
+    return f"<table>{''.join(rows)}</table>"
+
 @dataclass
 class Alignment:
     "An answer before and after, and the decisions between"
@@ -141,15 +148,10 @@ class Alignment:
     def _repr_html_(self):
         question = html.escape(_shorten(_last_turn(self.question)))
         diff = _short_diff(self.response, self.aligned)._repr_html_()
-        head = f"<p style='opacity:.7'>{question}</p><p>{diff}</p>"
-        if not self.trace: return f"{head}<p><i>{html.escape(self._outcome())}</i></p>"
-        rows = [_table_row("th", ["aligner", "risk", "proposal's", "decision", "why"])]
-        for step in self.trace:
-            risks = risk_texts(step.risk, step.risk_after)
-            rows.append(_table_row("td", [step.criterion, *risks, step.decision, step.reason]))
-        return f"{head}<table>{''.join(rows)}</table>"
+        outcome = _trace_table(self.trace) if self.trace else f"<p><i>{html.escape(self._outcome())}</i></p>"
+        return f"<p style='opacity:.7'>{question}</p><p>{diff}</p>{outcome}"
 
-# %% ../nbs/40_squad.ipynb #2b62626d
+# %% ../nbs/40_squad.ipynb #f784ffa4
 def _is_pair(pair):
     if not isinstance(pair, (tuple, list)) or len(pair) != 2: return False
     return all(isinstance(getattr(part, "criterion", None), Criterion) for part in pair)
@@ -166,7 +168,7 @@ def _check_pair(pair):
         raise DataError(f"an inspector for {inspected!r} is paired with an aligner for {aligned!r}: "
                         "pair those of one criterion")
 
-def _check_pairs(pairs):
+def _as_pairs(pairs):
     "`pairs` as a list; `DataError` where they are not one for each criterion"
     pairs = list(pairs) if isinstance(pairs, Iterable) else [pairs]
     for pair in pairs or [None]: _check_pair(pair)
@@ -174,8 +176,11 @@ def _check_pairs(pairs):
     if len(set(names)) < len(names): raise DataError(f"two pairs are for one criterion: {names}; keep one of them")
     return pairs
 
-# %% ../nbs/40_squad.ipynb #9874fe52
-POLICIES = ("no_regret", "paper", "always")
+# %% ../nbs/40_squad.ipynb #3fc991b1
+POLICIES = dict(
+    no_regret="a flagged answer is changed only if the change is flagged no longer and no other inspector objects",
+    paper="as published: aligners in one order for a whole batch, flagged answers replaced without a gate",
+    always="every aligner rewrites every answer, without a gate")
 
 def _check_policy(policy):
     if policy not in POLICIES: raise DataError(f"policy must be one of {', '.join(POLICIES)}; got {policy!r}")
@@ -184,9 +189,9 @@ class Squad:
     "Inspectors and aligners that align answers together"
     def __init__(self,
         pairs:Any, # a list of (inspector, aligner), one pair a criterion
-        policy:str="no_regret", # or "paper" (as published) or "always" (every aligner on every answer, ungated)
+        policy:str="no_regret", # one of `POLICIES`
     ):
-        pairs = _check_pairs(pairs)
+        pairs = _as_pairs(pairs)
         _check_policy(policy)
         self.inspectors = {inspector.criterion.name: inspector for inspector, _ in pairs}
         self.aligners = {aligner.criterion.name: aligner for _, aligner in pairs}
@@ -399,20 +404,28 @@ def _paper(self:Squad, alignments, tick):
         self._paper_batch(alignments[start:start+PAPER_BATCH])
         tick()
 
-# %% ../nbs/40_squad.ipynb #41f58fe7
+# %% ../nbs/40_squad.ipynb #d8173f95
+@patch
+def _still_flagged(self:Alignment, criterion, risk):
+    "Why a proposal that its own inspector flags is refused"
+    verdict = "still flagged" if risk < self.risks_after[criterion] else "still flagged, the risk does not fall"
+    return f"{verdict}: {compare_risk(risk, self.thresholds[criterion])}"
+
+@patch
+def _objection(self:Alignment, criterion, risk):
+    "Why a proposal that another inspector flags is refused"
+    before, after, threshold = risk_texts(self.risks_after[criterion], risk, self.thresholds[criterion])
+    return f"{criterion} newly objects: risk {before} → {after}, threshold {threshold}"
+
 @patch
 def _refusal(self:Alignment, criterion, risks):
     "Why a proposal with these risks is refused, or None"
-    risk, threshold = risks[criterion], self.thresholds[criterion]
-    if risk >= threshold:
-        falls = risk < self.risks_after[criterion]
-        verdict = "still flagged" if falls else "still flagged, the risk does not fall"
-        return f"{verdict}: {compare_risk(risk, threshold)}"
-    objecting = flagged(risks, self.thresholds) - flagged(self.risks_after, self.thresholds)
+    flagged_after = flagged(risks, self.thresholds)
+    if criterion in flagged_after: return self._still_flagged(criterion, risks[criterion])
+    objecting = flagged_after - flagged(self.risks_after, self.thresholds)
     if not objecting: return None
-    name = min(objecting)
-    before, after, limit = risk_texts(self.risks_after[name], risks[name], self.thresholds[name])
-    return f"{name} newly objects: risk {before} → {after}, threshold {limit}"
+    first = min(objecting)
+    return self._objection(first, risks[first])
 
 # %% ../nbs/40_squad.ipynb #ac9ed259
 @dataclass
@@ -506,8 +519,8 @@ def _save_part(criterion, role, part, folder):
     except DataError as error:
         raise DataError(f"the squad is not saved because of its {criterion} {role}: {error}") from None
 
-# %% ../nbs/40_squad.ipynb #1276368c
-class SavedPart(NamedTuple):
+# %% ../nbs/40_squad.ipynb #c7bfba8e
+class _SavedPart(NamedTuple):
     "An inspector or aligner in the folder of a squad"
     folder: Path
     kind: str # "trained", "served", "prompted", or the class of a scorer
@@ -533,60 +546,87 @@ def _base_of(settings):
 
 def _saved_part(folder):
     meta = read_meta(folder, MARKERS[folder.name])
-    return SavedPart(folder, _kind_of(meta), _base_of(meta))
+    return _SavedPart(folder, _kind_of(meta), _base_of(meta))
 
 def _saved_pair(folder, criterion):
     "The inspector and the aligner for a criterion in the folder of a squad"
     return [_saved_part(folder/criterion/role) for role in MARKERS]
 
-# %% ../nbs/40_squad.ipynb #1a16fb75
+# %% ../nbs/40_squad.ipynb #2e520923
+_CARD = '''---
+tags: [aligners]
+---
+
+# A squad: {names}
+
+Policy `{policy}`: {policy_text}.
+
+| criterion | flagged from risk | misaligned answers | inspector | aligner |
+|---|---|---|---|---|
+{rows}
+
+An answer that meets a criterion:
+
+{principles}
+
+```python
+from aligners_nb.all import *
+squad = Squad.from_pretrained({folder!r})
+squad(question, response)
+```
+'''
+
 def _part_text(part):
     return f"{part.kind}, on {display_name(part.base)}" if part.base else part.kind
 
-def _card_row(criterion, inspector, parts):
+def _card_row(criterion, inspector, saved_pair):
     "A row of the card's table"
-    calibration = inspector.calibration
-    promise = f"misses {calibration['miss_rate']:.3g} or less on average" if calibration else "not calibrated"
-    cells = [criterion, f"{inspector.threshold:.4f}", promise, *map(_part_text, parts)]
+    promise = "not calibrated: any number of them may be missed"
+    if inspector.calibration:
+        percent, n = 100*inspector.calibration["miss_rate"], inspector.calibration["n"]
+        promise = f"{percent:.3g} % or less are missed on average (calibrated on {n} answers)"
+    cells = [criterion, f"{inspector.threshold:.4f}", promise, *map(_part_text, saved_pair)]
     return f"| {' | '.join(cells)} |"
 
-def _principles(criterion):
-    lines = [f"{number}. {principle}" for number, principle in enumerate(criterion.principles, 1)]
-    return f"**{criterion.name}**\n\n" + "\n".join(lines)
+def _card(squad, saved_pairs, folder):
+    "The text of README.md; `folder` is where people find the squad"
+    rows, principles = [], []
+    for name, saved_pair in saved_pairs.items():
+        rows.append(_card_row(name, squad.inspectors[name], saved_pair))
+        principles.append(f"- **{name}**: {' '.join(squad.aligners[name].criterion.principles)}")
+    return _CARD.format(names=", ".join(saved_pairs), policy=squad.policy, policy_text=POLICIES[squad.policy],
+                        rows="\n".join(rows), principles="\n".join(principles), folder=folder)
 
-def _card(squad, saved_pairs, folder_name):
-    "The text of README.md"
-    rows = ["| criterion | flags from risk | misaligned answers | inspector | aligner |", "|---|---|---|---|---|"]
-    for name, inspector in squad.inspectors.items(): rows.append(_card_row(name, inspector, saved_pairs[name]))
-    paragraphs = ["---\ntags: [aligners]\n---",
-                  f"# A squad: {', '.join(squad.inspectors)}",
-                  f"Policy: `{squad.policy}`",
-                  "\n".join(rows)]
-    if squad.uncalibrated_criteria:
-        names = ", ".join(squad.uncalibrated_criteria)
-        paragraphs.append(f"Not calibrated, so that the threshold promises nothing: {names}.")
-    paragraphs += [_principles(aligner.criterion) for aligner in squad.aligners.values()]
-    usage = f"squad = Squad.from_pretrained({folder_name!r})\nsquad(question, response)"
-    paragraphs.append(f"```python\nfrom aligners_nb.all import *\n{usage}\n```\n")
-    return "\n\n".join(paragraphs)
+@patch
+def _save(self:Squad, folder, name):
+    "Write the folder; `name` is what the card tells people to load"
+    for (criterion, role), part in self.parts.items(): _check_savable(criterion, role, part)
+    target = expand(folder)
+    def is_own(name): return name == "README.md" or all((target/name/role).is_dir() for role in MARKERS)
+    with new_folder(target, MARKER, is_own) as scratch:
+        for (criterion, role), part in self.parts.items(): _save_part(criterion, role, part, scratch/criterion/role)
+        saved_pairs = {criterion: _saved_pair(scratch, criterion) for criterion in self.aligners}
+        kinds = {}
+        for criterion, pair in saved_pairs.items(): kinds[criterion] = {part.role: part.kind for part in pair}
+        meta = dict(format=2, policy=self.policy, criteria=list(self.aligners), parts=kinds)
+        write_file(scratch/"README.md", _card(self, saved_pairs, name))
+        write_file(scratch/MARKER, to_json(meta))
+    return target
 
 @patch
 def save_pretrained(self:Squad,
     folder:Any, # where to
 )->Path: # the folder
     "Write all pairs, `squad.json` and a card; `DataError` if a part can't be saved"
-    target = expand(folder)
-    for (criterion, role), part in self.parts.items(): _check_savable(criterion, role, part)
-    def is_own(name): return name == "README.md" or all((target/name/role).is_dir() for role in MARKERS)
-    with new_folder(target, MARKER, is_own) as scratch:
-        for (criterion, role), part in self.parts.items(): _save_part(criterion, role, part, scratch/criterion/role)
-        saved_pairs = {name: _saved_pair(scratch, name) for name in self.aligners}
-        kinds = {}
-        for name, pair in saved_pairs.items(): kinds[name] = {part.role: part.kind for part in pair}
-        write_file(scratch/"README.md", _card(self, saved_pairs, target.name))
-        meta = dict(format=2, policy=self.policy, criteria=list(self.aligners), parts=kinds)
-        write_file(scratch/MARKER, to_json(meta))
-    return target
+    return self._save(folder, expand(folder).absolute().name)
+
+@patch
+def push_to_hub(self:Squad,
+    repo:str, # "you/its-name"
+    private:bool=False, # on creation
+)->str: # its address
+    "Upload the folder that `save_pretrained` writes; the card names the repository"
+    return push_folder(lambda folder: self._save(folder, repo), repo, private)
 
 # %% ../nbs/40_squad.ipynb #900d31e5
 def _base_argument(names):
@@ -613,7 +653,7 @@ def _check_places(names, places):
     raise DataError(f"a part of this squad needs the model in {missing[0]}, and nothing lies there: "
                     f"say where it is now, Squad.from_pretrained(folder, {argument})")
 
-# %% ../nbs/40_squad.ipynb #6900e6d0
+# %% ../nbs/40_squad.ipynb #8740001f
 def _on_device(part, base, device):
     "The model of a part on a device; a `Base` stays where it is"
     if isinstance(base, Base): return base
@@ -656,11 +696,3 @@ def from_pretrained(cls:Squad,
     for inspector, aligner in saved_pairs:
         pairs.append((_load_part(inspector, places, device), _load_part(aligner, places, device)))
     return cls(pairs, policy or meta.get("policy", "no_regret"))
-
-@patch
-def push_to_hub(self:Squad,
-    repo:str, # "you/its-name"
-    private:bool=False, # on creation
-)->str: # its address
-    "Upload all pairs to the Hugging Face Hub"
-    return upload_folder(self, repo, private)
