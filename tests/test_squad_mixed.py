@@ -20,7 +20,7 @@ from aligners_nb.squad import POLICIES, Squad
 
 SERVED = ROOT / "tests/fixtures/written_before_roles/squad/ethical/aligner"
 brief, kind = Criterion("brief", ["Say it in one sentence."]), Criterion("kind", ["Be kind to whoever asks."])
-QUESTIONS, ANSWERS = town_answers(8)
+QUESTIONS, ANSWERS = town_answers(10, seed=1)
 ROWS = [dict(question=f"When does shop {i} open?", response=f"It opens at {i}." + " Any fool knows."*(i % 2),
              correction=f"It opens at {i}.") for i in range(40)]
 ASKED = 200, dict(object="list", data=[dict(id="polite", object="model", created=0, owned_by="tests")])
