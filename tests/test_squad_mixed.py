@@ -82,9 +82,10 @@ def check_same(squad, again):
 
 def test_a_mixed_squad_is_saved_and_decides_alike(tmp_path, models, server):
     squad = mixed_squad(models, server.url, str(models / "llama"))
-    steps = [step for alignment in squad(QUESTIONS, ANSWERS) for step in alignment.trace]
-    assert {step.decision for step in steps} >= {"accepted", "refused"}
-    assert {step.criterion for step in steps} == {"ethical", "brief", "kind"}
+    gated = [step for alignment in squad(QUESTIONS, ANSWERS) for step in alignment.trace]
+    assert len(gated) > 3 and all(step.risk_after is not None for step in gated)
+    rewritten = squad(QUESTIONS, ANSWERS, policy="always")
+    assert sum(alignment.changed for alignment in rewritten) > 3
     folder = squad.save_pretrained(tmp_path / "squad")
     assert json.loads((folder / "squad.json").read_text())["parts"] == dict(
         ethical=dict(inspector="ClassifierScorer", aligner="served"),
