@@ -1,4 +1,4 @@
-"""Numbers, lists of answers, and criteria, checked where they come in
+"""Checks of the arguments that users give: answers, numbers and criteria
 
 Docs: https://example-user.github.io/aligners-nb/checks.html.md"""
 

@@ -1,4 +1,4 @@
-"""How a question, a response and its correction become tokens: roles, chat templates, loss masks.
+"""Turns a question, a response and its correction into tokens: roles, chat templates, loss masks
 
 Docs: https://example-user.github.io/aligners-nb/dialogue.html.md"""
 
@@ -18,7 +18,7 @@ from typing import Any
 from .criterion import Criterion, DataError
 from .prompts import aligner_request, assistant, conversation, user
 
-# %% ../nbs/12_dialogue.ipynb #d6e774ef
+# %% ../nbs/12_dialogue.ipynb #fa780605
 CHATML = ("{% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 SMALL_TEXT = "When does the library open? It opens at nine, as any fool knows. Boil the egg for eight minutes."
@@ -28,7 +28,7 @@ def small_tokenizer(
     control:Sequence[str]=("<|im_end|>", "<|im_start|>"), # control tokens; the first one ends a turn and pads a batch
     **kwargs, # anything else `PreTrainedTokenizerFast` takes
 )->PreTrainedTokenizerFast:
-    "A byte-level tokenizer of 300 tokens, made in a moment"
+    "A byte-level tokenizer of 300 tokens, trained in a moment"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -52,8 +52,8 @@ def small_word_tokenizer(
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **kwargs)
 
-# %% ../nbs/12_dialogue.ipynb #1eb27ce1
-# the plain form as a server wants it; `Dialogue` itself encodes the texts apart from the tokens between them
+# %% ../nbs/12_dialogue.ipynb #ceb76667
+# the plain form as a template for servers; `Dialogue` itself encodes texts and control tokens separately
 PLAIN_TEMPLATE = ("{% for m in messages %}{{ m.role | capitalize }}: {{ m.content }}{{ eos_token }}{% endfor %}"
                   "{% if add_generation_prompt %}Assistant:{% endif %}")
 
@@ -73,12 +73,12 @@ class Dialogue:
     def text_ids(self,
         text:str, # anything a user typed
     )->list[int]: # none of them a control token
-        "Ids of a plain text; what looks like a control token is spelled out"
+        "Ids of a plain text; a control token in it is encoded as ordinary characters"
         return self.tok(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     @cached_property
     def start_ids(self)->list[int]:
-        "The ids that begin a plain conversation: what the tokenizer puts before every text, such as <s>"
+        "The ids that the tokenizer puts before every text, such as <s>; a plain conversation begins with them"
         return _ids_before_a_text(self.tok)
 
     @cached_property
@@ -91,11 +91,11 @@ class Dialogue:
         "The ids at which generation stops: end of turn and end of text"
         return {self.tok.eos_token_id, self.end_ids[-1]}
 
-# %% ../nbs/12_dialogue.ipynb #2712c572
+# %% ../nbs/12_dialogue.ipynb #4c51ace5
 @patch
 def ids(self:Dialogue,
     messages:list, # chat messages
-    reply:bool=False, # add what begins the assistant's next turn?
+    reply:bool=False, # true: add the beginning of the assistant's next turn
 )->list[int]:
     "The ids of a conversation; `DataError` if the chat template refuses it"
     if self.chat: return self._chat_ids(messages, reply)
@@ -111,13 +111,13 @@ def _ids_before_a_text(tok):
     ids = tok("a")["input_ids"]
     return ids[:ids.index(plain_ids[0])]
 
-# %% ../nbs/12_dialogue.ipynb #575b1cd7
+# %% ../nbs/12_dialogue.ipynb #fa10041c
 @patch
 def _chat_ids(self:Dialogue, messages, reply):
     "The ids of a conversation in the model's own chat template"
     try: encoded = self.tok.apply_chat_template(messages, add_generation_prompt=reply, tokenize=True, return_dict=True,
                                                 sanitize_control_tokens=True, enable_thinking=False)
-    # a template is a program: what it does not expect fails in many ways
+    # a template is a program, and an unexpected conversation can raise any of these errors in it
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as e:
         merged = _without_system(messages)
         if merged: return self._chat_ids(merged, reply)
@@ -126,15 +126,16 @@ def _chat_ids(self:Dialogue, messages, reply):
     return list(encoded["input_ids"])
 
 def _without_system(messages):
-    "The conversation with its system message at the head of the user's first turn; None if it has none to move"
+    "The conversation with its system message moved into the user's first turn; None if there is none to move"
     if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user": return None
     return [user(f"{messages[0]['content']}\n\n{messages[1]['content']}"), *messages[2:]]
 
-# %% ../nbs/12_dialogue.ipynb #7404c5c2
+# %% ../nbs/12_dialogue.ipynb #60b878c1
 @patch(as_prop=True)
 def template(self:Dialogue)->str:
-    "The chat template with which a server asks as this dialogue does"
-    return self.tok.chat_template if self.chat else self.tok.decode(self.start_ids) + PLAIN_TEMPLATE
+    "The chat template with which a server encodes conversations like this dialogue"
+    if self.chat: return self.tok.chat_template
+    return self.tok.decode(self.start_ids) + PLAIN_TEMPLATE
 
 # %% ../nbs/12_dialogue.ipynb #eebe26a6
 def _ids_after_a_turn(tok):
@@ -147,12 +148,12 @@ def _ids_after_a_turn(tok):
         if token in tok.all_special_ids or token in tok.added_tokens_decoder: return ids[:i+1]
     return [tok.eos_token_id]
 
-# %% ../nbs/12_dialogue.ipynb #11f9bbfc
+# %% ../nbs/12_dialogue.ipynb #6ec19637
 @patch
 def answer_ids(self:Dialogue,
     text:str, # an assistant's text
 )->list[int]:
-    "An assistant's text as it follows a generation prompt"
+    "The ids of an assistant's text, which follow those of a prompt"
     return self.text_ids(text if self.chat else " "+text)
 
 @patch
@@ -161,7 +162,7 @@ def aligner_prompt(self:Dialogue,
     question:str|list, # a text, or messages
     response:str, # the answer to correct
 )->list[int]:
-    "The conversation that an aligner goes on with"
+    "The conversation that an aligner continues"
     return self.ids([*conversation(question), assistant(response), user(aligner_request(criterion))], reply=True)
 
 @patch

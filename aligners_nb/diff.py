@@ -59,7 +59,7 @@ class Diff:
             pieces.append(begin + escape(text) + end)
         return "".join(pieces)
 
-# %% ../nbs/04_diff.ipynb #d223675f
+# %% ../nbs/04_diff.ipynb #d809ccb7
 @dataclass
 class _Run:
     "Kept text, and the change that follows it"
@@ -72,7 +72,7 @@ def _runs(
     old:Sequence[str], # words
     new:Sequence[str], # words
 )->list[_Run]:
-    "The texts as kept text and changes in turn"
+    "The two texts as a list of runs"
     runs = [_Run()]
     for op in opcodes:
         removed, added = "".join(old[op.src_start:op.src_end]), "".join(new[op.dest_start:op.dest_end])
@@ -84,7 +84,7 @@ def _runs(
     return runs
 
 def _joined(runs:Sequence[_Run])->list[_Run]:
-    "Two changes with only space between them become one"
+    "The runs, with changes joined that have only space between them"
     joined = [runs[0]]
     for run in runs[1:]:
         last = joined[-1]
