@@ -92,13 +92,12 @@ class Endpoint(LLM):
         self.gate = asyncio.Semaphore(self.concurrency)  # limits the parallel calls
         self.connecting = asyncio.Lock()
 
-# %% ../nbs/11_endpoint.ipynb #c15d0e7d
-@patch
-def _hide(self:Endpoint, message):
+# %% ../nbs/11_endpoint.ipynb #87636dc8
+def _hide(endpoint, message):
     "A message for people: at most 300 characters, no secrets"
-    key = os.environ.get(self.key_env, "")
+    key = os.environ.get(endpoint.key_env, "")
     secrets = [key, key.strip()]
-    for parts in map(urlsplit, self.urls):
+    for parts in map(urlsplit, endpoint.urls):
         secrets += [parts.password, parts.query]
     for secret in filter(None, secrets):
         message = message.replace(secret, "…")
@@ -178,7 +177,7 @@ def _http_client(url):
     raise LLMError(f"the proxy in {' or '.join(names)} can't be used: {reason}. Set it again, unset it, "
                    f"or add {urlsplit(url).hostname} to no_proxy")
 
-# %% ../nbs/11_endpoint.ipynb #7f272eee
+# %% ../nbs/11_endpoint.ipynb #de716843
 _inherited = []  # clients of the parent of a forked process, which may not close them
 
 def _hang_up(client, loop, pid, getpid=os.getpid, run=asyncio.run_coroutine_threadsafe, keep=_inherited.append):
@@ -188,15 +187,14 @@ def _hang_up(client, loop, pid, getpid=os.getpid, run=asyncio.run_coroutine_thre
     else:
         keep(client)
 
-@patch
-def _client(self:Endpoint, url):
+def _client(endpoint, url):
     "A client of one server, without retries of its own"
     base_url, _, query = url.partition("?")
     client = _openai().AsyncOpenAI(
-        base_url=base_url, default_query=dict(parse_qsl(query)), api_key=_header_value(self.key_env) or "none",
+        base_url=base_url, default_query=dict(parse_qsl(query)), api_key=_header_value(endpoint.key_env) or "none",
         organization=_header_value("OPENAI_ORG_ID"), project=_header_value("OPENAI_PROJECT_ID"),
-        http_client=_http_client(url), timeout=self.timeout, max_retries=0)
-    finalizer = weakref.finalize(self, _hang_up, client, asyncio.get_running_loop(), os.getpid())
+        http_client=_http_client(url), timeout=endpoint.timeout, max_retries=0)
+    finalizer = weakref.finalize(endpoint, _hang_up, client, asyncio.get_running_loop(), os.getpid())
     finalizer.atexit = False
     return client
 
@@ -283,18 +281,16 @@ def _is_no_connection(error):
     "True if neither the server nor a proxy was reached"
     return type(error.__cause__).__name__ in ("ConnectError", "ProxyError")
 
-# %% ../nbs/11_endpoint.ipynb #5652befc
-@patch
-def _addresses(self:Endpoint): return ", ".join(map(_without_secrets, self.urls))
+# %% ../nbs/11_endpoint.ipynb #9fe150d9
+def _addresses(endpoint): return ", ".join(map(_without_secrets, endpoint.urls))
 
-@patch
-async def _greet(self:Endpoint):
+async def _greet(endpoint):
     "The servers that accept a connection, each with the models that it lists"
     openai = _openai()
     servers = []
     no_connection = None  # the error of a server that refused the connection
-    for url in self.urls:
-        server = _Server(url, self._client(url))
+    for url in endpoint.urls:
+        server = _Server(url, _client(endpoint, url))
         try:
             server.models = await _list_models(server.client.with_options(timeout=10))
         except (openai.AuthenticationError, openai.PermissionDeniedError):
@@ -308,38 +304,36 @@ async def _greet(self:Endpoint):
         servers.append(server)
     if no_connection and not servers: raise no_connection
     reached_urls = {server.url for server in servers}
-    silent_urls = [_without_secrets(url) for url in self.urls if url not in reached_urls]
+    silent_urls = [_without_secrets(url) for url in endpoint.urls if url not in reached_urls]
     if silent_urls:
         warnings.warn(f"nothing answers at {', '.join(silent_urls)}; going on with the other {len(servers)}")
     return servers
 
-@patch
-def _drop(self:Endpoint, server):
+def _drop(endpoint, server):
     "Leave out a server that does not have the model"
-    if server not in self.servers: return
-    self.servers.remove(server)
-    warnings.warn(f"{_without_secrets(server.url)} has no model {self.model!r}; "
-                  f"going on with the other {len(self.servers)}")
+    if server not in endpoint.servers: return
+    endpoint.servers.remove(server)
+    warnings.warn(f"{_without_secrets(server.url)} has no model {endpoint.model!r}; "
+                  f"going on with the other {len(endpoint.servers)}")
 
-# %% ../nbs/11_endpoint.ipynb #8b8e4bca
-@patch
-async def _connect(self:Endpoint):
+# %% ../nbs/11_endpoint.ipynb #4f33da97
+async def _connect(endpoint):
     "Find the servers that accept connections, and their models; only once"
-    async with self.connecting:
-        if self.servers: return
-        servers = await self._greet()
-        self.models = list(dict.fromkeys(model for server in servers for model in server.models))
-        if not self.model:
-            self.models = self.models or await _list_models(servers[0].client)
-            if not self.models:
-                raise LLMError(f"{self._addresses()} lists no models: does the address end in /v1? "
+    async with endpoint.connecting:
+        if endpoint.servers: return
+        servers = await _greet(endpoint)
+        endpoint.models = list(dict.fromkeys(model for server in servers for model in server.models))
+        if not endpoint.model:
+            endpoint.models = endpoint.models or await _list_models(servers[0].client)
+            if not endpoint.models:
+                raise LLMError(f"{_addresses(endpoint)} lists no models: does the address end in /v1? "
                                "If it does, give model='the name'")
-            self.model = self.name = self.models[0]
-        self.servers = servers
-        if self.model in self.models:
+            endpoint.model = endpoint.name = endpoint.models[0]
+        endpoint.servers = servers
+        if endpoint.model in endpoint.models:
             for server in servers[:]:
-                if server.models and self.model not in server.models:
-                    self._drop(server)
+                if server.models and endpoint.model not in server.models:
+                    _drop(endpoint, server)
 
 # %% ../nbs/11_endpoint.ipynb #b76da2b3
 _PATIENCE = 120                          # the most seconds we wait for a server that asks us to
@@ -371,32 +365,30 @@ def _growing_pause(n_failures):
     "Seconds to wait after this many failures, if the server does not ask for a pause"
     return min(_LONGEST_PAUSE, _FIRST_PAUSE*2**n_failures)
 
-# %% ../nbs/11_endpoint.ipynb #c4637fb8
-@patch
-def _next_server(self:Endpoint, number, ready_at):
+# %% ../nbs/11_endpoint.ipynb #b149cf93
+def _next_server(endpoint, number, ready_at):
     "The server for call `number`; `ready_at` maps an address to the time from which it may be asked again"
     now = time.monotonic()
 
     def rank(server):
-        turn = (self.servers.index(server) - number) % len(self.servers)
+        turn = (endpoint.servers.index(server) - number) % len(endpoint.servers)
         return server.set_aside_until > now, max(ready_at.get(server.url, 0), now), turn
 
-    server = min(self.servers, key=rank)
+    server = min(endpoint.servers, key=rank)
     if server.failures >= _MOST_FAILURES:
         server.set_aside_until = now + _SET_ASIDE  # this call tries it, no other
     return server
 
-@patch
-async def _wait_for_turn(self:Endpoint, start):
+async def _wait_for_turn(endpoint, start):
     "Wait until `start`, and until the limit of calls per minute allows another call"
     await asyncio.sleep(max(0, start - time.monotonic()))
-    if not self.requests_per_minute: return
+    if not endpoint.requests_per_minute: return
     now = time.monotonic()
-    slot = max(now, self.next_slot)
-    self.next_slot = slot + 60/self.requests_per_minute
+    slot = max(now, endpoint.next_slot)
+    endpoint.next_slot = slot + 60/endpoint.requests_per_minute
     await asyncio.sleep(slot - now)
 
-# %% ../nbs/11_endpoint.ipynb #ae958e17
+# %% ../nbs/11_endpoint.ipynb #c6b50db5
 class _Call(NamedTuple):
     "A call that can be repeated"
     send: Callable  # takes a client, returns the server's response (awaitable)
@@ -408,14 +400,13 @@ def _token_count(usage, name):
     is_number = isinstance(count, (int, float)) or (isinstance(count, str) and count.isdecimal())
     return int(count) if is_number else 0
 
-@patch
-async def _ask(self:Endpoint, server, call):
+async def _ask(endpoint, server, call):
     "The reply of one server"
     openai = _openai()
     try:
         response = await call.send(server.client)
         usage = getattr(response, "usage", None)
-        self.usage.add(1, _token_count(usage, "prompt_tokens"), _token_count(usage, "completion_tokens"))
+        endpoint.usage.add(1, _token_count(usage, "prompt_tokens"), _token_count(usage, "completion_tokens"))
         reply = call.read(response)
     except openai.APIConnectionError:
         server.failures += 1
@@ -426,29 +417,28 @@ async def _ask(self:Endpoint, server, call):
         raise
     except Exception as e:  # a server may send anything
         raise Unreadable(f"it can't be read ({type(e).__name__}: {e})") from None
-    self.answered = True
+    endpoint.answered = True
     server.failures, server.set_aside_until = 0, 0.
     return reply
 
-# %% ../nbs/11_endpoint.ipynb #6e116f26
-@patch
-async def _answer(self:Endpoint, number, call):
+# %% ../nbs/11_endpoint.ipynb #e565c538
+async def _answer(endpoint, number, call):
     "The reply to call `number`, or a `Refused`; repeated after a temporary failure"
     failures = Counter()  # by address
     ready_at = {}         # address → the time from which it may be asked again
     error = None          # raised if no attempt succeeds
-    async with self.gate:
-        for _ in range(max(self.max_retries + 1, len(self.servers))):
-            server = self._next_server(number, ready_at)
-            await self._wait_for_turn(ready_at.get(server.url, 0))
-            if server not in self.servers: continue  # another call has dropped it
+    async with endpoint.gate:
+        for _ in range(max(endpoint.max_retries + 1, len(endpoint.servers))):
+            server = _next_server(endpoint, number, ready_at)
+            await _wait_for_turn(endpoint, ready_at.get(server.url, 0))
+            if server not in endpoint.servers: continue  # another call has dropped it
             try:
-                return await self._ask(server, call)
+                return await _ask(endpoint, server, call)
             except (_openai().APIError, Unreadable) as e:
                 code = getattr(e, "status_code", 0)
-                if code in (400, 413, 422): return Refused(self._explain(e))
-                if code == 404 and (server not in self.servers or len(self.servers) > 1):
-                    self._drop(server)
+                if code in (400, 413, 422): return Refused(_explain(endpoint, e))
+                if code == 404 and (server not in endpoint.servers or len(endpoint.servers) > 1):
+                    _drop(endpoint, server)
                     continue
                 pause = _pause_after(e)
                 if pause is None: raise
@@ -458,22 +448,21 @@ async def _answer(self:Endpoint, number, call):
                     error = e  # a server's own message says more than a refused connection
     raise error or Unreadable("no server is left")
 
-# %% ../nbs/11_endpoint.ipynb #45c4caa2
-@patch
-def _explain(self:Endpoint, error):
+# %% ../nbs/11_endpoint.ipynb #1af0ac7b
+def _explain(endpoint, error):
     "A sentence about what went wrong and what to do"
     openai = _openai()
-    where = self._addresses()
+    where = _addresses(endpoint)
     code = getattr(error, "status_code", 0)
-    message = self._hide(str(getattr(error, "message", error)))
+    message = _hide(endpoint, str(getattr(error, "message", error)))
     note = ""
-    if code in (0, 403, 407) or code >= 500: note = self._proxy_note()  # a proxy may have answered instead
-    if code == 401 or (code == 403 and not self.answered):
-        unset = "" if os.environ.get(self.key_env, "").strip() else f" ({self.key_env} is not set)"
-        return f"{where} refuses the key: set {self.key_env} in the environment{unset}{note}"
+    if code in (0, 403, 407) or code >= 500: note = _proxy_note(endpoint)  # a proxy may have answered instead
+    if code == 401 or (code == 403 and not endpoint.answered):
+        unset = "" if os.environ.get(endpoint.key_env, "").strip() else f" ({endpoint.key_env} is not set)"
+        return f"{where} refuses the key: set {endpoint.key_env} in the environment{unset}{note}"
     if code == 404:
-        others = f"; it has {', '.join(self.models[:5])}" if self.models else ""
-        return f"{where} has no model {self.model!r}{others}: give another model="
+        others = f"; it has {', '.join(endpoint.models[:5])}" if endpoint.models else ""
+        return f"{where} has no model {endpoint.model!r}{others}: give another model="
     if code == 429:
         return (f"{where} is busy and stays so: give a smaller concurrency= or requests_per_minute=, or try later; "
                 "what is finished is kept")
@@ -481,7 +470,7 @@ def _explain(self:Endpoint, error):
         return (f"{where} fails and stays so: {message}. Look at its log; give a smaller concurrency=, or try later; "
                 f"what is finished is kept{note}")
     if isinstance(error, openai.APITimeoutError):
-        return (f"{where} gave no reply within {self.timeout:g} s: give a larger timeout=, "
+        return (f"{where} gave no reply within {endpoint.timeout:g} s: give a larger timeout=, "
                 f"or a smaller concurrency={note}")
     if isinstance(error, openai.APIConnectionError):
         advice = note or ": is the server running, and does the address end in /v1?"
@@ -489,36 +478,33 @@ def _explain(self:Endpoint, error):
     what = " sends no readable replies" if isinstance(error, Unreadable) else ""
     return f"{where}{what}: {message}{note}"
 
-@patch
-def _proxy_note(self:Endpoint):
+def _proxy_note(endpoint):
     "A remark on the proxy that may cause an error; empty if a server was reached, or if there is no proxy"
-    if self.answered or self.models: return ""
-    for variable in map(_proxy_variable, self.urls):
+    if endpoint.answered or endpoint.models: return ""
+    for variable in map(_proxy_variable, endpoint.urls):
         if variable: return f"; calls go through the proxy in {variable}: unset it, or add the server to no_proxy"
     return ""
 
-# %% ../nbs/11_endpoint.ipynb #56af18c3
-@patch
-def _is_general(self:Endpoint, error):
+# %% ../nbs/11_endpoint.ipynb #f6dee2d2
+def _is_general(endpoint, error):
     "True if all other calls would fail in the same way"
     code = getattr(error, "status_code", 0)
-    if code == 403: return not self.answered  # after a first reply, 403 concerns one prompt
+    if code == 403: return not endpoint.answered  # after a first reply, 403 concerns one prompt
     return _is_no_connection(error) or code == 501 or (400 <= code < 500 and code not in (408, 409))
 
-@patch
-async def _answer_all(self:Endpoint, calls):
+async def _answer_all(endpoint, calls):
     "The reply to each call, or a `Refused`; raises a failure of all calls, and one of most of them"
-    await self._connect()
+    await _connect(endpoint)
     n_failed = 0
 
     async def answer(number, call):
         nonlocal n_failed
         try:
-            return await self._answer(number, call)
+            return await _answer(endpoint, number, call)
         except (_openai().APIError, Unreadable) as e:
             n_failed += 1
-            if self._is_general(e) or (len(calls) >= 4 and 2*n_failed > len(calls)): raise
-            return Refused(self._explain(e))
+            if _is_general(endpoint, e) or (len(calls) >= 4 and 2*n_failed > len(calls)): raise
+            return Refused(_explain(endpoint, e))
 
     tasks = [asyncio.ensure_future(answer(number, call)) for number, call in enumerate(calls)]
     try:
@@ -527,30 +513,29 @@ async def _answer_all(self:Endpoint, calls):
         for task in tasks: task.cancel()
         raise
 
-# %% ../nbs/11_endpoint.ipynb #d065a7ea
-@patch
-def _run(self:Endpoint, calls):
+# %% ../nbs/11_endpoint.ipynb #a8e7f0fc
+def _run(endpoint, calls):
     "The replies to all calls, in order; `LLMError` for a failure of all calls, or of most"
     openai = _openai()
     start = time.time()
-    if self.pid != os.getpid():
-        self._forget_connections()
+    if endpoint.pid != os.getpid():
+        endpoint._forget_connections()
     try:
-        return _run_on_loop(self._answer_all(calls))
+        return _run_on_loop(_answer_all(endpoint, calls))
     except (openai.APIError, Unreadable) as e:
-        error = LLMError(self._explain(e))
+        error = LLMError(_explain(endpoint, e))
     finally:
-        self.usage.add(seconds=time.time() - start)
+        endpoint.usage.add(seconds=time.time() - start)
     raise error  # outside the except block, so that the client's own error, which holds the key, is not attached
 
 @patch
 def connect(self:Endpoint)->Endpoint:
     "Ask the servers for their model, if none was named; returns the endpoint itself"
     if not self.model:
-        self._run([])
+        _run(self, [])
     return self
 
-# %% ../nbs/11_endpoint.ipynb #2fd1c439
+# %% ../nbs/11_endpoint.ipynb #e27ced50
 _OPTIONAL = ("seed", "temperature", "stop", "response_format", "logprobs", "top_logprobs")
 _UNNAMED = ("response_format", "top_logprobs")  # servers that turn these down don't always name them
 _NEWER_LIMIT = "max_completion_tokens"          # what newer servers call the limit
@@ -562,16 +547,15 @@ def _turned_down(parameters, complaint):
         if name in parameters and (name in _UNNAMED or re.search(rf"\b{name}\b", complaint)): return name
     return None
 
-@patch
-async def _send(self:Endpoint, create, max_tokens, **parameters):
+async def _send(endpoint, create, max_tokens, **parameters):
     "A server's response to a request without the parameters that it turns down"
     is_chat = "messages" in parameters
-    limit_name = self.limit_name if is_chat else "max_tokens"
-    complaints = dict.fromkeys(self.left_out)  # parameter → why it was turned down
+    limit_name = endpoint.limit_name if is_chat else "max_tokens"
+    complaints = dict.fromkeys(endpoint.left_out)  # parameter → why it was turned down
     while True:
         request = {name: value for name, value in parameters.items() if value is not None and name not in complaints}
         try:
-            response = await create(model=self.model, **request, **{limit_name: max_tokens})
+            response = await create(model=endpoint.model, **request, **{limit_name: max_tokens})
             break
         except (_openai().BadRequestError, _openai().UnprocessableEntityError) as e:
             complaint = f"{e.param} {e.message}"
@@ -583,24 +567,23 @@ async def _send(self:Endpoint, create, max_tokens, **parameters):
             if name == "top_logprobs" and parameters[name] > _FEWER_LOGPROBS:
                 parameters[name] = _FEWER_LOGPROBS
                 continue
-            complaints[name] = self._hide(e.message)
+            complaints[name] = _hide(endpoint, e.message)
     if is_chat:
-        self.limit_name = limit_name
-        self.top_logprobs = parameters.get("top_logprobs", self.top_logprobs)
-    self._leave_out(complaints)
+        endpoint.limit_name = limit_name
+        endpoint.top_logprobs = parameters.get("top_logprobs", endpoint.top_logprobs)
+    _leave_out(endpoint, complaints)
     return response
 
-@patch
-def _leave_out(self:Endpoint, complaints):
+def _leave_out(endpoint, complaints):
     "Stop sending these parameters, and warn about each"
-    new_names = [name for name in complaints if name not in self.left_out]
+    new_names = [name for name in complaints if name not in endpoint.left_out]
     for name in new_names:
-        self.left_out.add(name)
+        endpoint.left_out.add(name)
         what = "structured output" if name == "response_format" else name
-        warnings.warn(f"{self._addresses()} takes no {what}, going on without it ({complaints[name]})")
-    self.structured = self.structured and "response_format" not in self.left_out
+        warnings.warn(f"{_addresses(endpoint)} takes no {what}, going on without it ({complaints[name]})")
+    endpoint.structured = endpoint.structured and "response_format" not in endpoint.left_out
 
-# %% ../nbs/11_endpoint.ipynb #0efdfd2d
+# %% ../nbs/11_endpoint.ipynb #6f4083bf
 def _response_format(schema):
     "A JSON schema as the servers' parameter"
     return dict(type="json_schema", json_schema=dict(name="reply", schema=schema, strict=True)) if schema else None
@@ -610,24 +593,23 @@ def _has_no_completions(error):
     if error.status_code == 400: return bool(re.search("does not work|not support|chat model", error.message, re.I))
     return error.status_code in (404, 405, 501)
 
-@patch
-def _chat_call(self:Endpoint, messages, max_tokens, **parameters):
+def _chat_call(endpoint, messages, max_tokens, **parameters):
     "The call for a reply to messages"
-    def send(client): return self._send(client.chat.completions.create, max_tokens, messages=messages, **parameters)
+    def send(client):
+        return _send(endpoint, client.chat.completions.create, max_tokens, messages=messages, **parameters)
     return _Call(send, partial(_read_reply, max_tokens=max_tokens))
 
-@patch
-def _completion_call(self:Endpoint, prompt, max_tokens, **parameters):
+def _completion_call(endpoint, prompt, max_tokens, **parameters):
     "The call that continues a prompt"
     async def send(client):
-        if not self.chat_only:
+        if not endpoint.chat_only:
             try:
-                return await self._send(client.completions.create, max_tokens, prompt=prompt, **parameters)
+                return await _send(endpoint, client.completions.create, max_tokens, prompt=prompt, **parameters)
             except _openai().APIStatusError as e:
                 if not _has_no_completions(e): raise
         messages = conversation(prompt)
-        response = await self._send(client.chat.completions.create, max_tokens, messages=messages, **parameters)
-        self.chat_only = True  # now it is certain that the error was not about the model
+        response = await _send(endpoint, client.chat.completions.create, max_tokens, messages=messages, **parameters)
+        endpoint.chat_only = True  # now it is certain that the error was not about the model
         return response
     return _Call(send, partial(_read_reply, max_tokens=max_tokens))
 
@@ -635,15 +617,15 @@ def _completion_call(self:Endpoint, prompt, max_tokens, **parameters):
 def _chat(self:Endpoint, conversations, max_tokens, temperature, stop, seeds, schema=None):
     shared = dict(temperature=temperature, stop=list(stop) or None, response_format=_response_format(schema))
     each = zip(conversations, max_tokens, seeds)
-    return self._run([self._chat_call(messages, limit, seed=seed, **shared) for messages, limit, seed in each])
+    return _run(self, [_chat_call(self, messages, limit, seed=seed, **shared) for messages, limit, seed in each])
 
 @patch
 def _complete(self:Endpoint, prompts, max_tokens, temperature, stop, seeds):
     shared = dict(temperature=temperature, stop=list(stop) or None)
     each = zip(prompts, max_tokens, seeds)
-    return self._run([self._completion_call(prompt, limit, seed=seed, **shared) for prompt, limit, seed in each])
+    return _run(self, [_completion_call(self, prompt, limit, seed=seed, **shared) for prompt, limit, seed in each])
 
-# %% ../nbs/11_endpoint.ipynb #13d98375
+# %% ../nbs/11_endpoint.ipynb #539a9747
 def _read_first_token(response):
     "The log-probability of each returned first token; empty if the server returns none"
     logprobs = getattr(_first_choice(response), "logprobs", None)
@@ -664,12 +646,11 @@ def _text_logprob(text, token_logprobs):
     probability_left = max(probability_left, 1e-30)  # rounding may leave nothing
     return min(*token_logprobs.values(), math.log(probability_left))
 
-@patch
-def _first_token_call(self:Endpoint, messages):
+def _first_token_call(endpoint, messages):
     "The call for the likely first tokens of a reply, at temperature 1, the model's own distribution"
     def send(client):
-        return self._send(client.chat.completions.create, 1, messages=messages, temperature=1., logprobs=True,
-                          top_logprobs=self.top_logprobs)
+        return _send(endpoint, client.chat.completions.create, 1, messages=messages, temperature=1., logprobs=True,
+                     top_logprobs=endpoint.top_logprobs)
     return _Call(send, _read_first_token)
 
 @patch
@@ -680,7 +661,7 @@ def first_token_logprobs(self:Endpoint,
 )->np.ndarray|None: # (conversations, texts), NaN for a reply without any token; None: this server can't say
     "The log-probability that a reply begins with the first token of each text"
     if prefix or "logprobs" in self.left_out: return None
-    replies = self._run([self._first_token_call(conversation(each)) for each in conversations])
+    replies = _run(self, [_first_token_call(self, conversation(each)) for each in conversations])
     for reply in replies:
         if isinstance(reply, Refused): raise Refused(f"conversation {replies.index(reply)}: {reply}")
     if replies and not any(replies): return None

@@ -180,7 +180,7 @@ def _put_in_place(scratch, folder, marker):
     except OSError:
         earlier.rename(folder)
         raise
-    earlier.rename(scratch)             # so that what is half removed is never taken for an earlier folder
+    earlier.rename(scratch)             # so that a half removed folder is never taken for an earlier one
     shutil.rmtree(scratch)
 
 # %% ../nbs/20_folders.ipynb #7ea56369

@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/llm.html.md"""
 # %% auto #0
 __all__ = ['Usage', 'LLM', 'check_temperature', 'Cut', 'Refused', 'cut_at', 'CallableLLM', 'Replay']
 
-# %% ../nbs/10_llm.ipynb #2f2b7a05
+# %% ../nbs/10_llm.ipynb #185d1953
 import hashlib
 import json
 import os
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from fastcore.basics import patch
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ class Usage:
         cost = f", ${self.cost:,.2f}" if any(self.prices) else ""
         return f"{self.calls:,} calls, {self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written{cost}"
 
-# %% ../nbs/10_llm.ipynb #7be0dcdc
+# %% ../nbs/10_llm.ipynb #2ad2ca93
 class LLM:
     "A text generator; a subclass implements `_chat` or `_complete`, or both, for lists"
     name = "llm"
@@ -83,8 +82,63 @@ class LLM:
 
     def __repr__(self): return f"{type(self).__name__}({self.name!r}, {self.usage})"
 
-    # both are called with the keywords max_tokens and seeds (lists, one value for each prompt), temperature and stop;
-    # `_chat` also with schema where `structured` is true, and with drafts where `drafted` is
+    def chat(self,
+        conversations:str|list, # a text, a list of messages, or a list of either
+        max_tokens:int|list[int]=256, # the most tokens of a reply; a number for all, or one for each conversation
+        temperature:float=1., # 0: greedy
+        stop:str|tuple|list=(), # texts at which a reply ends; they are not part of it
+        seed:int|list[int]|None=None, # a number for all, or one for each conversation
+        schema:dict|None=None, # a JSON schema that replies follow, where `structured` is true
+        drafts:list[str]|None=None, # what each reply is likely to repeat: a local model writes the same reply faster
+        keep_refused:bool=False, # true: return a `Refused` in the place of its reply instead of raising it
+    )->Any: # a text, or a list of texts in order
+        "Answer each conversation"
+        if not isinstance(conversations, (str, list, tuple)):
+            raise TypeError(f"give a text, a list of messages, or a list of either; got {conversations!r:.60}")
+        is_one = isinstance(conversations, str) or (bool(conversations) and isinstance(conversations[0], dict))
+        message_lists = [conversation(each) for each in ([conversations] if is_one else conversations)]
+        if schema and not self.structured:
+            raise LLMError(f"{type(self).__name__} can't be held to a schema: ask without one and read its text")
+        settings = _settings(max_tokens, temperature, stop, seed, len(message_lists))
+        if schema:
+            settings["schema"] = schema
+        if drafts and self.drafted:
+            settings["drafts"] = drafts
+        replies = self._chat(message_lists, **settings) if message_lists else []
+        replies = _finish_all(replies, settings["stop"], keep_refused)
+        return replies[0] if is_one else replies
+
+    def complete(self,
+        prompts:str|list[str], # a text, or a list of texts
+        max_tokens:int|list[int]=256, # the most tokens of a reply; a number for all, or one for each prompt
+        temperature:float=1., # 0: greedy
+        stop:str|tuple|list=(), # texts at which a reply ends; they are not part of it
+        seed:int|list[int]|None=None, # a number for all, or one for each prompt
+        keep_refused:bool=False, # true: return a `Refused` in the place of its reply instead of raising it
+    )->Any: # a text, or a list of texts in order
+        "Continue each prompt"
+        is_one = isinstance(prompts, str)
+        prompts = [prompts] if is_one else list(prompts)
+        for prompt in prompts:
+            if not isinstance(prompt, str):
+                raise TypeError(f"a prompt is a text; got {prompt!r:.60}. For messages use chat(…)")
+        settings = _settings(max_tokens, temperature, stop, seed, len(prompts))
+        replies = self._complete(prompts, **settings) if prompts else []
+        replies = _finish_all(replies, settings["stop"], keep_refused)
+        return replies[0] if is_one else replies
+
+    @contextmanager
+    def meter(self)->Iterator[Usage]:
+        "Count what the code in a `with` block spends on this LLM, without the calls of other threads"
+        block_usage = Usage(prices=self.usage.prices)
+        token = _open_meters.set((*_open_meters.get(), (self.usage, block_usage)))
+        try:
+            yield block_usage
+        finally:
+            _open_meters.reset(token)
+
+    # the two below are called with the keywords max_tokens and seeds (lists, one value for each prompt), temperature
+    # and stop; `_chat` also with schema where `structured` is true, and with drafts where `drafted` is
     def _chat(self, conversations:list, *args:Any, **settings:Any)->list:
         raise LLMError(f"{type(self).__name__} can't chat, only complete text")
 
@@ -193,67 +247,6 @@ def _finish_all(replies, stop, keep_refused):
     refusals = [reply for reply in replies if isinstance(reply, Refused)]
     if refusals and not keep_refused: raise refusals[0]
     return [_finish(reply, stop) for reply in replies]
-
-# %% ../nbs/10_llm.ipynb #19e3b58a
-@patch
-def chat(self:LLM,
-    conversations:str|list, # a text, a list of messages, or a list of either
-    max_tokens:int|list[int]=256, # the most tokens of a reply; a number for all, or one for each conversation
-    temperature:float=1., # 0: greedy
-    stop:str|tuple|list=(), # texts at which a reply ends; they are not part of it
-    seed:int|list[int]|None=None, # a number for all, or one for each conversation
-    schema:dict|None=None, # a JSON schema that replies follow, where `structured` is true
-    drafts:list[str]|None=None, # a text that each reply is likely to repeat: a local model writes the same reply faster
-    keep_refused:bool=False, # true: return a `Refused` in the place of its reply instead of raising it
-)->str|Refused|list: # a text, or a list of texts in order
-    "Answer each conversation"
-    if not isinstance(conversations, (str, list, tuple)):
-        raise TypeError(f"give a text, a list of messages, or a list of either; got {conversations!r:.60}")
-    is_one = isinstance(conversations, str) or (bool(conversations) and isinstance(conversations[0], dict))
-    message_lists = [conversation(each) for each in ([conversations] if is_one else conversations)]
-    if schema and not self.structured:
-        raise LLMError(f"{type(self).__name__} can't be held to a schema: ask without one and read its text")
-    settings = _settings(max_tokens, temperature, stop, seed, len(message_lists))
-    if schema:
-        settings["schema"] = schema
-    if drafts and self.drafted:
-        settings["drafts"] = drafts
-    replies = self._chat(message_lists, **settings) if message_lists else []
-    replies = _finish_all(replies, settings["stop"], keep_refused)
-    return replies[0] if is_one else replies
-
-# %% ../nbs/10_llm.ipynb #0ae42b1a
-@patch
-def complete(self:LLM,
-    prompts:str|list[str], # a text, or a list of texts
-    max_tokens:int|list[int]=256, # the most tokens of a reply; a number for all, or one for each prompt
-    temperature:float=1., # 0: greedy
-    stop:str|tuple|list=(), # texts at which a reply ends; they are not part of it
-    seed:int|list[int]|None=None, # a number for all, or one for each prompt
-    keep_refused:bool=False, # true: return a `Refused` in the place of its reply instead of raising it
-)->str|Refused|list: # a text, or a list of texts in order
-    "Continue each prompt"
-    is_one = isinstance(prompts, str)
-    prompts = [prompts] if is_one else list(prompts)
-    for prompt in prompts:
-        if not isinstance(prompt, str):
-            raise TypeError(f"a prompt is a text; got {prompt!r:.60}. For messages use chat(…)")
-    settings = _settings(max_tokens, temperature, stop, seed, len(prompts))
-    replies = self._complete(prompts, **settings) if prompts else []
-    replies = _finish_all(replies, settings["stop"], keep_refused)
-    return replies[0] if is_one else replies
-
-# %% ../nbs/10_llm.ipynb #285f9f28
-@patch
-@contextmanager
-def meter(self:LLM)->Iterator[Usage]:
-    "Count what the code in a `with` block spends on this LLM, without the calls of other threads"
-    block_usage = Usage(prices=self.usage.prices)
-    token = _open_meters.set((*_open_meters.get(), (self.usage, block_usage)))
-    try:
-        yield block_usage
-    finally:
-        _open_meters.reset(token)
 
 # %% ../nbs/10_llm.ipynb #273ce2cc
 class CallableLLM(LLM):

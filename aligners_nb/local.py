@@ -24,10 +24,10 @@ from .endpoint import Endpoint
 from .llm import LLM, CallableLLM, Cut, Refused
 from .prompts import conversation
 
-# %% ../nbs/15_local.ipynb #0242c55d
+# %% ../nbs/15_local.ipynb #7d1228fd
 class LocalLLM(LLM):
     "A causal LM in this process"
-    drafted = True
+    drafted = True  # drafts make its greedy replies faster
     def __init__(self,
         base:Base|str|Path, # a `Base`, "town", a folder, a .gguf file or a hub id
         adapter:str|Path|None=None, # to answer through: the folder of a saved one, or the name of one on the base
@@ -35,35 +35,54 @@ class LocalLLM(LLM):
     ):
         super().__init__()
         self.base, self.batch_size = as_base(base), batch_size
-        if adapter is None or adapter in self.base.adapters: self.adapter = adapter
-        else: self.adapter = self.base.add_adapter(adapter)
+        self.adapter:str|None = None                         # its name on the base
+        if isinstance(adapter, str) and adapter in self.base.adapters: self.adapter = adapter
+        elif adapter is not None: self.adapter = self.base.add_adapter(adapter)
         self.dialogue = Dialogue(self.base.tokenizer(self.adapter))
         self.name = display_name(self.base)
         if self.adapter: self.name += f"+{self.adapter}"     # what it writes is not what the base writes
         self.prefixes = {}                                   # keys and values of what prompts begin with
         self._prefix_weights:Any = None                      # the weights from which they were computed
 
-# %% ../nbs/15_local.ipynb #2ab64a54
-@patch
-def _engine(self:LocalLLM, prompts, limit, seeds, temperature, stop, drafts):
+# %% ../nbs/15_local.ipynb #70fadd09
+def _engine(llm, prompts, limit, seeds, temperature, stop, drafts):
     "The ids that follow each prompt, `limit` at most"
-    tok = self.dialogue.tok
+    tok = llm.dialogue.tok
     def is_ended(ids):
-        end = tok.decode(ids[-12:])
-        return any(text in end for text in stop)
-    draft_ids = [self.dialogue.answer_ids(draft) for draft in drafts] if drafts else None
-    with self.base.using(self.adapter) as model:
-        self._forget_old_prefixes()
-        return generate(model, prompts, limit, self.dialogue.stop_ids, is_ended if stop else None, temperature, seeds,
-                        [self.adapter]*len(prompts), self.batch_size, drafts=draft_ids, prefixes=self.prefixes)
+        last_text = tok.decode(ids[-12:])
+        return any(text in last_text for text in stop)
+    draft_ids = [llm.dialogue.answer_ids(draft) for draft in drafts] if drafts else None
+    with llm.base.using(llm.adapter) as model:
+        _forget_old_prefixes(llm)
+        adapters = [llm.adapter]*len(prompts)
+        return generate(model, prompts, limit, llm.dialogue.stop_ids, is_ended if stop else None, temperature, seeds,
+                        adapters, llm.batch_size, drafts=draft_ids, prefixes=llm.prefixes)
 
-@patch
-def _forget_old_prefixes(self:LocalLLM):
+def _forget_old_prefixes(llm):
     "Empty the cache of prefixes if the adapter was trained since it was filled"
-    weights = self.base.adapter_parameters(self.adapter).values() if self.adapter else ()
+    weights = llm.base.adapter_parameters(llm.adapter).values() if llm.adapter else ()
     versions = [(weight.data_ptr(), weight._version) for weight in weights]
-    if versions != self._prefix_weights: self.prefixes.clear()
-    self._prefix_weights = versions
+    if versions != llm._prefix_weights: llm.prefixes.clear()
+    llm._prefix_weights = versions
+
+# %% ../nbs/15_local.ipynb #f25045f1
+def _refusals(llm, prompts):
+    "For each prompt None, or the `Refused` that says why it gets no reply"
+    refusals, context = [], llm.base.context_length
+    for i, prompt in enumerate(prompts):
+        name = f"prompt {i}" if len(prompts) > 1 else "the prompt"
+        refusal = None
+        if isinstance(prompt, Refused): refusal = Refused(f"{name}: {prompt}")
+        elif len(prompt) >= context:
+            refusal = Refused(f"{name} has {len(prompt):,} tokens, {llm.name} holds {context:,}: "
+                              "shorten it, or use fewer demonstrations")
+        refusals.append(refusal)
+    return refusals
+
+def _prompt_ids(llm, messages)->Any:
+    "The ids of a conversation, or a `Refused` if the chat template rejects it"
+    try: return llm.dialogue.ids(messages, reply=True)
+    except DataError as e: return Refused(str(e))
 
 # %% ../nbs/15_local.ipynb #37e29e14
 def _group(
@@ -80,16 +99,15 @@ def _group(
         left_in_group = min(left_in_group, context_left[row])
     return groups
 
-# %% ../nbs/15_local.ipynb #ea9118d9
-@patch
-def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, drafts=None):
+# %% ../nbs/15_local.ipynb #73482ede
+def _generate(llm, prompts, max_tokens, temperature, stop, seeds, drafts=None):
     "A reply, or a `Refused`, for each list of token ids"
     start = time.time()
-    replies = self._refusals(prompts)
+    replies = _refusals(llm, prompts)
     context_left, limits = {}, {}
     for row, refusal in enumerate(replies):
         if refusal is not None: continue
-        context_left[row] = self.base.context_length - len(prompts[row])
+        context_left[row] = llm.base.context_length - len(prompts[row])
         limits[row] = min(max_tokens[row], context_left[row])
     n_read, n_written = 0, 0
     for group in _group(limits, context_left):
@@ -97,47 +115,25 @@ def _generate(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds, draf
         own_prompts = [prompts[row] for row in group]
         own_seeds = [seeds[row] for row in group]
         own_drafts = [drafts[row] for row in group] if drafts else None
-        written = self._engine(own_prompts, longest, own_seeds, temperature, stop, own_drafts)
+        written = _engine(llm, own_prompts, longest, own_seeds, temperature, stop, own_drafts)
         for row, ids in zip(group, written):
-            replies[row] = self._reply(ids, limits[row])
+            replies[row] = _reply(llm, ids, limits[row])
             n_read += len(prompts[row])
             n_written += min(len(ids), limits[row])
-    self.usage.add(len(limits), n_read, n_written, time.time()-start)
+    llm.usage.add(len(limits), n_read, n_written, time.time()-start)
     return replies
 
-@patch
-def _reply(self:LocalLLM, ids, limit):
+def _reply(llm, ids, limit):
     "Written ids as a text; a `Cut` if they reached the limit"
-    text = self.dialogue.tok.decode(ids[:limit], skip_special_tokens=True)
+    text = llm.dialogue.tok.decode(ids[:limit], skip_special_tokens=True)
     return Cut(text) if len(ids) >= limit else text
-
-# %% ../nbs/15_local.ipynb #d1b03cb3
-@patch
-def _refusals(self:LocalLLM, prompts):
-    "For each prompt None, or the `Refused` that says why it gets no reply"
-    refusals, context = [], self.base.context_length
-    for i, prompt in enumerate(prompts):
-        name = f"prompt {i}" if len(prompts) > 1 else "the prompt"
-        refusal = None
-        if isinstance(prompt, Refused): refusal = Refused(f"{name}: {prompt}")
-        elif len(prompt) >= context:
-            refusal = Refused(f"{name} has {len(prompt):,} tokens, {self.name} holds {context:,}: "
-                              "shorten it, or use fewer demonstrations")
-        refusals.append(refusal)
-    return refusals
-
-@patch
-def _prompt_ids(self:LocalLLM, messages):
-    "The ids of a conversation, or a `Refused` if the chat template does not take it"
-    try: return self.dialogue.ids(messages, reply=True)
-    except DataError as e: return Refused(str(e))
 
 @patch
 def _chat(self:LocalLLM, conversations, max_tokens, temperature, stop, seeds, drafts=None):
-    prompts = [self._prompt_ids(messages) for messages in conversations]
-    return self._generate(prompts, max_tokens, temperature, stop, seeds, drafts)
+    prompts = [_prompt_ids(self, messages) for messages in conversations]
+    return _generate(self, prompts, max_tokens, temperature, stop, seeds, drafts)
 
-# %% ../nbs/15_local.ipynb #a85b0737
+# %% ../nbs/15_local.ipynb #5e8a59fb
 @patch
 def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     tok = self.dialogue.tok
@@ -145,9 +141,9 @@ def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     prompt_ids = []
     for prompt in prompts:
         ids = tok(prompt, split_special_tokens=True)["input_ids"] or [first_id]
-        is_closed = len(ids) > 1 and ids[-1] == tok.eos_token_id
-        prompt_ids.append(ids[:-1] if is_closed else ids)
-    return self._generate(prompt_ids, max_tokens, temperature, stop, seeds)
+        if len(ids) > 1 and ids[-1] == tok.eos_token_id: ids = ids[:-1]
+        prompt_ids.append(ids)
+    return _generate(self, prompt_ids, max_tokens, temperature, stop, seeds)
 
 # %% ../nbs/15_local.ipynb #ebf8d08d
 @patch
@@ -192,7 +188,7 @@ def first_tokens(
         text_of_token[ids[n_shared]] = text
     return prefix_ids[:n_shared], list(text_of_token)
 
-# %% ../nbs/15_local.ipynb #2980a25a
+# %% ../nbs/15_local.ipynb #36d31ab3
 def _last_logprobs(model, prompts, pad):
     "The log-probabilities of the token behind each prompt: (prompts, vocabulary)"
     longest = max(map(len, prompts))
@@ -220,8 +216,8 @@ def first_token_logprobs(self:LocalLLM,
     "The log-probability that a reply, after `prefix`, goes on with the first token of each text"
     start = time.time()
     prefix_ids, tokens = first_tokens(self.dialogue, texts, prefix)
-    prompts = [self._prompt_ids(conversation(each)) for each in conversations]
-    refusals = self._refusals(prompts)
+    prompts = [_prompt_ids(self, conversation(each)) for each in conversations]
+    refusals = _refusals(self, prompts)
     rows = [row for row, refusal in enumerate(refusals) if refusal is None]
     rows.sort(key=lambda row: -len(prompts[row]))       # rows of like length need little padding
     logprobs = np.full((len(prompts), len(texts)), np.nan)
@@ -278,7 +274,7 @@ def _from_dict(settings):
 def as_llm(
     llm:LLM|Base|str|Path|dict|Callable, # "town", a folder, a .gguf file, a hub id, "http://…/v1", a function, an LLM
 )->LLM:
-    "An LLM from whatever stands for one"
+    "An LLM from its name, address, function or settings"
     if isinstance(llm, LLM): return llm
     if isinstance(llm, Base): return LocalLLM(llm)
     if isinstance(llm, dict): return _from_dict(llm)
