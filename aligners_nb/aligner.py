@@ -359,12 +359,13 @@ def bare_code(
     auto_class:str, # of transformers
     template:str|None=None, # the chat template in which the adapter was trained
     options:str="", # further arguments for the base
+    first_line:str="", # such as "import torch"
 )->str: # Python code; "" for a GGUF file
     "The lines that load an adapter with peft and transformers alone"
     if str(base.path).endswith(".gguf"): return ""
     place = "aligners_nb/town_weights/lm" if base.name == "town" else display_name(base)
-    lines = ["", "# the same with peft and transformers alone", "from peft import PeftModel",
-             f"from transformers import {auto_class}, AutoTokenizer", f"base = {place!r}",
+    lines = ["", "# the same with peft and transformers alone", *([first_line] if first_line else []),
+             "from peft import PeftModel", f"from transformers import {auto_class}, AutoTokenizer", f"base = {place!r}",
              "tok = AutoTokenizer.from_pretrained(base)",
              f"model = PeftModel.from_pretrained({auto_class}.from_pretrained(base{options}), {name!r}).eval()"]
     if template and template != base.tok.chat_template: lines.append(f"tok.chat_template = {template!r}")

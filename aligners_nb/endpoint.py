@@ -663,7 +663,7 @@ def first_token_logprobs(self:Endpoint,
     if prefix or "logprobs" in self.left_out: return None
     replies = _run(self, [_first_token_call(self, conversation(each)) for each in conversations])
     for reply in replies:
-        if isinstance(reply, Refused): raise reply
+        if isinstance(reply, Refused): raise Refused(f"conversation {replies.index(reply)}: {reply}")
     if replies and not any(replies): return None
     logprobs = [_text_logprob(text, token_logprobs) for token_logprobs in replies for text in texts]
     return np.array(logprobs, dtype=float).reshape(len(replies), len(texts))

@@ -253,8 +253,9 @@ class EncoderScorer(TrainedScorer):
 
     def code(self, name:str)->str:
         options = ", num_labels=2, ignore_mismatched_sizes=True"
-        load = bare_code(self.base, name, "AutoModelForSequenceClassification", options=options)
-        return f"""{load}import torch
+        load = bare_code(self.base, name, "AutoModelForSequenceClassification", options=options,
+                         first_line="import torch")
+        return f"""{load}\
 with torch.no_grad(): logits = model(**tok(question, response, return_tensors="pt")).logits[0]
 score = logits[1] - logits[0]
 """
@@ -274,11 +275,10 @@ class DecoderScorer(TrainedScorer):
 
     def code(self, name:str)->str:
         dialogue = Dialogue(self.tok)
-        load = bare_code(self.base, name, "AutoModelForCausalLM", dialogue.template)
+        load = bare_code(self.base, name, "AutoModelForCausalLM", dialogue.template, first_line="import torch")
         if not load: return ""
         text = ("" if dialogue.chat else "' ' + ") + f"response + {self.tok.decode(dialogue.end_ids)!r}"
-        return f"""{load}import torch
-{prompt_code(self.criterion)}\
+        return f"""{load}{prompt_code(self.criterion)}\
 answer = tok({text}, add_special_tokens=False, return_tensors="pt")["input_ids"]
 ids = torch.cat([prompt["input_ids"], answer], 1)
 with torch.no_grad(): logits = model(ids).logits[0, -answer.shape[1]-1:-1]
