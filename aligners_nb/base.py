@@ -334,7 +334,7 @@ def check_tokens(
                         f"{min(in_texts)!r}: the embedding has {n_rows} rows. "
                         "Call model.resize_token_embeddings(len(tok)) and save the model again")
 
-# %% ../nbs/14_base.ipynb #d32036b1
+# %% ../nbs/14_base.ipynb #c979684a
 _SENTENCEPIECE_FILES = "tokenizer.model", "spm.model", "spiece.model", "sentencepiece.bpe.model"
 
 def load_tokenizer(
@@ -343,7 +343,11 @@ def load_tokenizer(
 )->Any: # a transformers tokenizer
     "The tokenizer of a model or an adapter"
     place, options = _source(path)
-    try: return AutoTokenizer.from_pretrained(place, **options)
+    try:
+        tok = AutoTokenizer.from_pretrained(place, **options)
+        # lengths are checked where tokens are used; the warning of transformers tells nobody which text it is about
+        tok.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+        return tok
     except _LOADING_ERRORS as e:
         is_sentencepiece = any((Path(path)/file).is_file() for file in _SENTENCEPIECE_FILES)
         # the error for a folder mentions the packages even if there is no tokenizer at all

@@ -446,7 +446,7 @@ def _save(inspector, folder, name):
     meta = dict(criterion=criterion.to_dict(), request=aligner_request(criterion), **saved)
     return scorer.save(folder, meta, card)
 
-# %% ../nbs/33_inspector.ipynb #dc6023e7
+# %% ../nbs/33_inspector.ipynb #6513b0f6
 def _load(cls, folder, base):
     if read_meta(folder, INSPECTOR_FILE).get("scorer"): return _from_settings(cls, folder, base)
     meta, criterion = read_adapter(folder, INSPECTOR_FILE, threshold=Real, slope=Real, offset=Real)
@@ -462,9 +462,16 @@ def _restored(inspector, meta):
     for key in _SAVED: setattr(inspector, key, meta.get(key, getattr(inspector, key)))
     return inspector
 
+def _with_base(settings, base):
+    "The settings of a scorer whose model, or whose LLM's, lies elsewhere now"
+    if "base" in settings: return dict(settings, base=base)
+    llm = settings.get("llm")
+    if isinstance(llm, dict) and "base" in llm: return dict(settings, llm=dict(llm, base=base))
+    return settings
+
 def _from_settings(cls, folder, base):
     "An inspector whose scorer was saved as settings"
     meta = read_meta(folder, INSPECTOR_FILE, criterion=dict, scorer=dict, threshold=Real, slope=Real, offset=Real)
-    criterion, settings = Criterion.from_dict(meta["criterion"]), dict(meta["scorer"])
-    if base is not None and "base" in settings: settings["base"] = base
+    criterion, settings = Criterion.from_dict(meta["criterion"]), meta["scorer"]
+    if base is not None: settings = _with_base(settings, base)
     return _restored(cls(criterion, scorer=scorer_from_dict(settings, criterion)), meta)

@@ -653,7 +653,7 @@ def _check_places(names, places):
     raise DataError(f"a part of this squad needs the model in {missing[0]}, and nothing lies there: "
                     f"say where it is now, Squad.from_pretrained(folder, {argument})")
 
-# %% ../nbs/40_squad.ipynb #6fb71638
+# %% ../nbs/40_squad.ipynb #af268649
 def _on_device(part, base, device):
     "The model of a part on a device; a `Base` stays where it is"
     if isinstance(base, Base): return base
@@ -662,16 +662,8 @@ def _on_device(part, base, device):
     kind = scorer_class(base).kind if is_trained_inspector else "causal"
     return Base.load(base, kind, device)
 
-def _check_reachable(part, places):
-    "`DataError` for a prompted inspector whose model moved: its class finds the LLM by `inspector.json` alone"
-    if part.kind != "PromptedScorer" or part.base not in places: return
-    file = part.folder/MARKERS[part.role]
-    raise DataError(f"the {part.name} prompts the model in {part.base}, which base= does not reach: write its new "
-                    f"place in {file} (scorer, llm, base), and give base= for the other parts only")
-
 def _load_part(part, places, device):
     "An inspector or aligner from its folder"
-    _check_reachable(part, places)
     base = places.get(part.base)
     if part.base and device is not None: base = _on_device(part, base or part.base, device)
     part_class = dict(inspector=Inspector, aligner=Aligner)[part.role]

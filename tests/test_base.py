@@ -300,3 +300,14 @@ def test_a_model_of_this_process(llama):
     assert reply == LocalLLM(llama).chat(QUESTION, max_tokens=4, temperature=0)
     with pytest.raises(DataError, match="was made in this process"):
         LocalLLM(base).to_dict()
+
+
+def test_a_text_beyond_the_context_brings_no_warning_of_transformers(caplog):
+    tok = Base.load("town").tok
+    long_text = "The library opens at nine. "*2000
+    assert len(tok(long_text).input_ids) > tok.model_max_length
+    assert "indexing errors" not in caplog.text
+    tok.deprecation_warnings.clear()
+    tok(long_text)
+    assert "indexing errors" in caplog.text         # what a user would have seen
+    tok.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
