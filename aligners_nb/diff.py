@@ -27,12 +27,12 @@ def words(
     if not isinstance(text, str): raise TypeError(f"a text is needed; got {text!r:.60}")
     return _PIECE.findall(text)
 
-# %% ../nbs/04_diff.ipynb #b6a076ec
+# %% ../nbs/04_diff.ipynb #0189da58
 _MARKS = dict(equal=("", ""), delete=("[-", "-]"), insert=("{+", "+}"))
 _HTML_MARKS = dict(
     equal=("", ""),
-    delete=("<del style='background:#f8514933;text-decoration:line-through;border-radius:2px'>", "</del>"),
-    insert=("<ins style='background:#2ea04333;text-decoration:none;border-radius:2px'>", "</ins>"))
+    delete=("<del style='background:#f8514933;text-decoration:line-through;border-radius:2px;margin:0 .12em'>", "</del>"),
+    insert=("<ins style='background:#2ea04333;text-decoration:none;border-radius:2px;margin:0 .12em'>", "</ins>"))
 
 @dataclass(frozen=True)
 class Diff:
