@@ -27,7 +27,7 @@ def questions_in_store(
     first:dict, # hint → the question that it brought
     second:dict, # the same for the same hints, asked with other seeds
 )->float: # 1 or more
-    "The number of different questions that a hint has in store, estimated from two rounds"
+    "The number of different questions that a hint can bring, estimated from two rounds"
     both = [hint for hint in first if hint in second]
     n_repeated = sum(first[hint] == second[hint] for hint in both)
     if n_repeated: return len(both)/n_repeated
@@ -111,7 +111,8 @@ class Pilot:
         **settings:Any, # of the drafts, as for `write_drafts`
     ):
         "Ask for questions and write drafts until there are enough"
-        waiting, n_wanted, n_barren = self.ask()+self.ask(), size.block, 0
+        waiting, n_wanted = self.ask()+self.ask(), size.block
+        n_barren = 0     # rounds in a row that brought no new question
         while len(self.drafts) < min(n_wanted, size.most) and n_barren < 2:
             if not waiting:
                 waiting = self.ask()
@@ -128,8 +129,8 @@ class Rates(NamedTuple):
     "What hints and drafts bring"
     n_hints: int      # different hints of a run
     per_hint: float   # questions that a hint brings
-    in_store: float   # different questions of a hint
-    n_questions: int  # different questions that all hints have in store
+    in_store: float   # different questions that a hint can bring
+    n_questions: int  # different questions that all hints can bring
     readable: float   # fraction of the drafts that can be read
 
 def rates_of(
@@ -197,7 +198,7 @@ def expected_run(
     llm:LLM, # as for `simulate_run`
     seed:int,
 )->SimulatedRun: # the means of calls and drafts, the median of rows
-    "What a run will take, from several simulated ones"
+    "The mean of several simulated runs"
     runs = []
     for i in range(max(2, min(20, 200_000//n))):     # long runs differ less
         runs.append(simulate_run(n, rates, llm, random.Random(seed_of(seed, "simulation", i))))
@@ -212,7 +213,7 @@ def cost_of(
     n:int, # calls, or drafts, whichever the batches count
     llm:LLM, # says how many calls it works on side by side
 )->Usage:
-    "What `n` more will cost, if each costs what those in `batches` did"
+    "The cost of `n` more, if each costs as much as those in `batches`"
     per_item = n/sum(batch.size for batch in batches)
     per_wave = _waves(n, llm)/sum(_waves(batch.size, llm) for batch in batches)
     spent = _total([batch.usage for batch in batches])
@@ -231,7 +232,7 @@ def _total(
 # %% ../nbs/25_plan.ipynb #35691f58
 @dataclass
 class Plan:
-    "What a synthesis will take"
+    "The expected cost of a synthesis"
     expected: Usage # calls, tokens and seconds of the whole run
     sample: Usage   # of the pilot sample that it is estimated from
 
@@ -253,7 +254,7 @@ class Plan:
 # %% ../nbs/25_plan.ipynb #724d7749
 def _warn_of_failure(n, run, rates, llm):
     warnings.warn(f"{llm.name} would stop at about {run.rows:,} of {n:,} rows: {rates.readable:.0%} of its drafts "
-                  f"could be read, and a hint has {rates.in_store:.1f} different questions in store; "
+                  f"could be read, and a hint brings at most {rates.in_store:.1f} different questions; "
                   "try a larger model, more question types and seeds, or a smaller n")
 
 def plan(
@@ -265,7 +266,7 @@ def plan(
     calls:str="one", # how drafts are asked for
     max_tokens:int=512, # of a draft, or of each of its turns
 )->Plan:
-    "What `synthesize` with the same arguments will take, from a pilot sample; `LLMError` if no draft can be read"
+    "The expected cost of `synthesize` with the same arguments, from a pilot sample; `LLMError` if no draft can be read"
     check_arguments(criterion, n, seed, temperature, calls, max_tokens)
     llm, n_types = as_llm(llm).connect(), len(criterion.question_types)
     types = tuple(random.Random(seed).sample(criterion.question_types, min(4, n_types)))

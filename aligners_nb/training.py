@@ -40,7 +40,7 @@ def default_settings(
 MOST_SEED = 2**32
 
 class Settings(NamedTuple):
-    "What a user asked of a training run; None: what `default_settings` says"
+    "The settings that a user gave; None: what `default_settings` says"
     epochs:float
     rank:int|None
     lr:float|None
@@ -224,7 +224,7 @@ def train(
             trainer.train()
             _check_weights(model, arguments.learning_rate)
         finally:
-            # else the model would compute in bfloat16 for ever
+            # otherwise the model would go on computing in bfloat16
             trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
             if cache is not None: model.config.use_cache = cache
             model.eval().requires_grad_(False)

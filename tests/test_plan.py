@@ -149,7 +149,7 @@ def test_a_run_that_would_run_out_of_questions_is_warned_of():
         if "Hints:\n" not in prompt: return scripted(prompt)
         hints = prompt.split("Hints:\n")[1].split("\n\n")[0].splitlines()
         return "\n".join(f"{hint} | When does {hint.split(' | ')[1]} open?" for hint in hints)
-    with pytest.warns(UserWarning, match="dull would stop at about .* of 5,000 rows.*1.0 different questions in store"):
+    with pytest.warns(UserWarning, match="dull would stop at about .* of 5,000 rows.*at most 1.0 different questions"):
         plan(town.ethical, Replay(dull, "dull"), n=5000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
