@@ -1,10 +1,11 @@
-"""How much does a shared prefix save? The engine of `LocalLLM`, plain padded `generate`, and transformers' continuous batching
-(`generate_batch`) take turns in one run, with the same model, prompts and precision.
+"""How much does a shared prefix save? The engine of `LocalLLM`, plain padded `generate`, and continuous batching of
+transformers (`generate_batch`) take turns in one run, with the same model, prompts and precision.
 
     python bench/prefix.py [--device cuda] [--only-town] [--rounds 3]
 
-The 32 prompts have 500 shared and 30 own tokens; each reply has 60 new tokens and is greedy. "Decoding alone" is the time of the
-steps after the first, one token each, with the prompts in a growing cache of their own: what no saving on prompts can go below."""
+The 32 prompts have 500 shared and 30 own tokens; each reply has 60 new tokens and is greedy. "Decoding alone" is the time
+of the steps after the first, one token each, with the prompts in a growing cache of their own: the part of a call that
+reading prompts faster cannot shorten."""
 import argparse
 import statistics
 import time
@@ -131,7 +132,8 @@ def report(name, model, n_shared, seconds):
           f"{dtype}, {model.device.type}")
     for kind, number in seconds.items():
         print(f"  {kind:14}{number:8.3f} s")
-    print(f"  the prompts are read {seconds['prefill_plain']/seconds['prefill_again']:.1f} × as fast as by plain generate")
+    faster = seconds["prefill_plain"]/seconds["prefill_again"]
+    print(f"  the prompts are read {faster:.1f} × as fast as by plain generate")
     print(f"  the whole call takes {seconds['again']/seconds['decoding']:.2f} × the time of decoding alone")
     print(f"  it is {seconds['plain']/seconds['again']:.2f} × as fast as plain generate "
           f"({seconds['plain']/seconds['first']:.2f} × where the prefix is new), "

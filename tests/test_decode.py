@@ -1,4 +1,4 @@
-"The engine writes what a plain loop writes, token by token in float64, whatever the model, batch size, draft and adapter"
+"The engine writes what a plain loop writes, whatever the model, batch size, draft and adapter"
 import random
 import warnings
 import pytest
