@@ -189,7 +189,7 @@ def padded(
     padded_ids = torch.tensor(ids, dtype=torch.long, device=device)
     return padded_ids, torch.tensor(mask, dtype=torch.long, device=device)
 
-# %% ../nbs/13_decode.ipynb #34306eca
+# %% ../nbs/13_decode.ipynb #b481b2ad
 class Features(NamedTuple):
     "What a model can do without a change of its replies"
     cache: bool = True       # each token is read once; without it, all are read again for each new token
@@ -206,7 +206,7 @@ class Batch:
     def __init__(self,
         model:Any, # a causal LM
         prompts:list[list[int]], # token ids of each row, prefix included
-        drafts:list[list[int]]|None=None, # token ids to be read behind each prompt
+        drafts:list[list[int]]|tuple=(), # token ids to be read behind each prompt
         prefix:Prefix=NO_PREFIX, # first tokens of all prompts, read already
         features:Features=ALL_FEATURES, # what the model can do
     ):
@@ -219,7 +219,7 @@ class Batch:
         self.cache = None
         if features.cache: self.cache = cache_with_prefix(model, prefix, n_rows)
         self.draft_length = 0
-        if drafts: self._append_drafts(drafts)
+        if any(drafts): self._append_drafts(drafts)
 
     @property
     def positions(self)->torch.Tensor:
@@ -243,11 +243,11 @@ class Batch:
         if self.cache is not None: self.unread = self.unread[:, :0]
         return logits[:, -n_logits:]
 
-    def extend(self, tokens, drafts=None):
+    def extend(self, tokens, drafts=()):
         "Append a token to each row, (rows,), and perhaps a draft behind it"
         self._append(tokens[:, None], torch.ones_like(tokens)[:, None])
         self.draft_length = 0
-        if drafts: self._append_drafts(drafts)
+        if any(drafts): self._append_drafts(drafts)
 
     def _append_drafts(self, drafts):
         ids, mask = padded(drafts, self.mask.device)    # (rows, longest draft)
@@ -448,7 +448,7 @@ class Decoding:
             if not row.ended: drafts[i] = row.draft.after(row.reply, min(most, n_left[i]))
         return drafts
 
-# %% ../nbs/13_decode.ipynb #810afe53
+# %% ../nbs/13_decode.ipynb #55c70b7c
 def own_mask(query, key, attention_mask)->torch.Tensor: # (rows or 1, 1, queries, own)
     "The own tokens that each query sees: as given, or all up to its own place"
     if attention_mask is not None: return attention_mask
@@ -478,9 +478,9 @@ def attend_to_both(
     key_heads, n_prefix = key.shape[1], prefix.keys.shape[2]
     group = heads//key_heads                                         # query heads that share a key head
     queries = query.reshape(rows, key_heads, group*n_queries, head_dim)
-    is_seen = mask.repeat(1, 1, group, 1)                            # (rows, 1, n, own), n = group · queries
-    own_scores = queries @ key.mT                                    # (rows, key heads, n, own)
-    own_scores = own_scores.masked_fill(~is_seen, -math.inf)
+    own_scores = queries @ key.mT                                    # (rows, key heads, n, own), n = group · queries
+    by_head = own_scores.view(rows, key_heads, group, n_queries, -1).masked_fill(~mask[:, :, None], -math.inf)
+    own_scores = by_head.view(own_scores.shape)
     prefix_scores = rows_joined(queries) @ prefix.keys[0].mT         # (key heads, rows · n, prefix)
     scores = torch.cat([prefix_scores, rows_joined(own_scores)], -1) # (key heads, rows · n, prefix + own)
     precise = torch.promote_types(scores.dtype, torch.float32)

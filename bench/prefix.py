@@ -3,7 +3,7 @@ transformers (`generate_batch`) take turns in one run, with the same model, prom
 
     python bench/prefix.py [--device cuda] [--only-town] [--rounds 3]
 
-The 32 prompts have 500 shared and 30 own tokens; each reply has 60 new tokens and is greedy. "Decoding alone" is the time
+The 32 prompts have 500 shared and 30 own tokens; each greedy reply has 60 new tokens. "Decoding alone" is the time
 of the steps after the first, one token each, with the prompts in a growing cache of their own: the part of a call that
 reading prompts faster cannot shorten."""
 import argparse
