@@ -27,12 +27,13 @@ def words(
     if not isinstance(text, str): raise TypeError(f"a text is needed; got {text!r:.60}")
     return _PIECE.findall(text)
 
-# %% ../nbs/04_diff.ipynb #0189da58
+# %% ../nbs/04_diff.ipynb #7b1e3393
 _MARKS = dict(equal=("", ""), delete=("[-", "-]"), insert=("{+", "+}"))
+_SHAPE = "border-radius:2px;margin:0 .12em"   # a gap shows where removed words end and added ones begin
 _HTML_MARKS = dict(
     equal=("", ""),
-    delete=("<del style='background:#f8514933;text-decoration:line-through;border-radius:2px;margin:0 .12em'>", "</del>"),
-    insert=("<ins style='background:#2ea04333;text-decoration:none;border-radius:2px;margin:0 .12em'>", "</ins>"))
+    delete=(f"<del style='background:#f8514933;text-decoration:line-through;{_SHAPE}'>", "</del>"),
+    insert=(f"<ins style='background:#2ea04333;text-decoration:none;{_SHAPE}'>", "</ins>"))
 
 @dataclass(frozen=True)
 class Diff:

@@ -58,7 +58,7 @@ def pilot_size(
     if n < 200: return PilotSize(2*HINTS_PER_CALL, 16, max(48, n//2), .008)
     return PilotSize(4*HINTS_PER_CALL, 24, min(400, n//2), .004)
 
-# %% ../nbs/25_plan.ipynb #eb8adab1
+# %% ../nbs/25_plan.ipynb #522883a7
 class Batch(NamedTuple):
     "Some calls that were made together"
     size: int    # calls for questions, or drafts
@@ -87,18 +87,29 @@ class Pilot:
 
     def ask(self)->list[dict]: # rows with the questions that are new
         "Ask about all hints once more"
-        number, calls, rows = len(self.rounds), self.calls(len(self.rounds)), []
-        with self.llm.meter() as usage: replies = ask_questions(self.criterion, self.llm, calls, is_first=number == 0)
+        number = len(self.rounds)
+        is_first = number == 0
+        calls, rows = self.calls(number), []
+        with self.llm.meter() as usage: replies = ask_questions(self.criterion, self.llm, calls, is_first=is_first)
         self.question_batches.append(Batch(len(calls), usage))
         for reply_rows in replies: rows += reply_rows
         self.unreadable += [row for row in rows if "error" in row]
         rows = [row for row in rows if "question" in row and not self.is_excluded(row["question"])]
-        known = set().union(*(brought.values() for brought in self.rounds))
-        self.rounds.append({(row["question_type"], row["topic"]): row["question"] for row in rows})
-        new = {row["question"]: row for row in rows if row["question"] not in known}
+        known = set()
+        for brought in self.rounds: known.update(brought.values())
+        brought, new = {}, {}
+        for row in rows:
+            question = row["question"]
+            hint = row["question_type"], row["topic"]
+            brought[hint] = question
+            if question not in known: new[question] = row
+        self.rounds.append(brought)
         return list(new.values())
 
-    def is_excluded(self, question:str)->bool: return bool(self.criterion.exclude and self.criterion.exclude(question))
+    def is_excluded(self, question:str)->bool:
+        "Does the criterion leave this question out?"
+        exclude = self.criterion.exclude
+        return exclude is not None and bool(exclude(question))
 
     def write(self, rows:list[dict], **settings:Any):
         "Write drafts of some questions"

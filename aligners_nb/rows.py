@@ -106,19 +106,21 @@ def as_dicts(
     if wrong: raise TypeError(f"{_ROWS_ARE}; got {type(rows).__name__} with {wrong[0]!r:.40} in it")
     return [dict(row) for row in listed]
 
-# %% ../nbs/22_rows.ipynb #91f0b1a6
+# %% ../nbs/22_rows.ipynb #9b5df75b
 def _check_row(row, needed):
     "`DataError` if `row` lacks one of the columns `needed`, or has no text there"
     missing = [key for key in needed if row.get(key) in (None, "")]
     if missing:
-        there = [key for key in row if row[key]]
-        raise DataError(f" has no {missing[0]}, only {', '.join(there) or 'nothing'}: "
-                        f"rows need {', '.join(needed[:-1])} and {needed[-1]}, as `curate(rows)` leaves them")
+        present = ", ".join(key for key in row if row[key]) or "nothing"
+        first_columns = ", ".join(needed[:-1])
+        raise DataError(f" has no {missing[0]}, only {present}: rows need {first_columns} and {needed[-1]}, "
+                        "as `curate(rows)` leaves them")
     try: conversation(row["question"])
     except DataError as e: raise DataError(f": {e}") from None
     for key in needed[1:]:
-        if not isinstance(row[key], str) or not row[key].strip():
-            raise DataError(f" has {key}={row[key]!r:.40}: it must be a text that is not empty")
+        value = row[key]
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(f" has {key}={value!r:.40}: it must be a text that is not empty")
     for key in needed: check_unicode(f": its {key}", row[key])
 
 def check_rows(

@@ -93,7 +93,7 @@ def _last_turn(question):
     try: return conversation(question)[-1]["content"]
     except DataError: return str(question)
 
-# %% ../nbs/40_squad.ipynb #c66ee87e
+# %% ../nbs/40_squad.ipynb #46e3cfd5
 def flagged(
     risks:dict, # criterion → risk
     thresholds:dict, # criterion → risk from which it is flagged
@@ -107,7 +107,7 @@ def _table_row(tag, values):
 
 def _trace_table(trace):
     "A trace in HTML, a row for each step"
-    rows = [_table_row("th", ["aligner", "risk", "proposal's", "decision", "why"])]
+    rows = [_table_row("th", ["aligner", "risk", "risk after", "decision", "why"])]
     for step in trace:
         before, after = risk_texts(step.risk, step.risk_after)
         rows.append(_table_row("td", [step.criterion, before, after, step.decision, step.reason]))
