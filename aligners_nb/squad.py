@@ -8,16 +8,16 @@ Docs: https://example-user.github.io/aligners-nb/squad.html.md"""
 __all__ = ['MOST_DIGITS', 'MOST_CHARACTERS', 'POLICIES', 'MOST_REMEMBERED', 'MOST_SHOWN', 'PAPER_BATCH', 'MOST_TURNS', 'MARKER',
            'MARKERS', 'risk_texts', 'compare_risk', 'Step', 'flagged', 'Alignment', 'Squad', 'Alignments', 'Proposal']
 
-# %% ../nbs/40_squad.ipynb #5fdc55d3
+# %% ../nbs/40_squad.ipynb #d99ead8a
 import html
 import json
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-from fastcore.basics import patch
+from typing import Any, ClassVar, NamedTuple
+from fastcore.basics import patch, patch_to
 from tqdm.auto import tqdm
 from .aligner import Aligner, Corrector
 from .base import Base, display_name
@@ -176,7 +176,7 @@ def _as_pairs(pairs):
     if len(set(names)) < len(names): raise DataError(f"two pairs are for one criterion: {names}; keep one of them")
     return pairs
 
-# %% ../nbs/40_squad.ipynb #3fc991b1
+# %% ../nbs/40_squad.ipynb #ade5c2e4
 POLICIES = dict(
     no_regret="a flagged answer is changed only if the change is flagged no longer and no other inspector objects",
     paper="as published: aligners in one order for a whole batch, flagged answers replaced without a gate",
@@ -187,6 +187,12 @@ def _check_policy(policy):
 
 class Squad:
     "Inspectors and aligners that align answers together"
+    # these methods are given to the class below, each where it is explained
+    inspect:Callable[..., list[dict]]
+    __call__:Callable[..., Any]
+    save_pretrained:Callable[..., Path]
+    from_pretrained:ClassVar[Callable[..., "Squad"]]
+
     def __init__(self,
         pairs:Any, # a list of (inspector, aligner), one pair a criterion
         policy:str="no_regret", # one of `POLICIES`
@@ -229,7 +235,7 @@ class Squad:
         note = f"; not calibrated: {', '.join(self.uncalibrated_criteria)}" if self.uncalibrated_criteria else ""
         return f"Squad({', '.join(self.inspectors)}; policy={self.policy!r}{note})"
 
-# %% ../nbs/40_squad.ipynb #a8caa522
+# %% ../nbs/40_squad.ipynb #73e178fd
 def _key(question, answer):
     "A list of messages and a text that spells it have two keys"
     return json.dumps([question, answer], sort_keys=True)
@@ -238,19 +244,18 @@ def _check_risks(name, risks, n):
     if len(risks) == n and all(0 <= risk <= 1 for risk in risks): return
     raise LLMError(f"the {name} inspector must give a risk in [0, 1] for each of {n} answers; got {risks!r:.60}")
 
-@patch
-def _inspect_by(self:Squad, name, questions, answers):
+def _inspect_by(squad:Squad, name, questions, answers):
     "The risks of answers by one inspector, from memory where they are known"
-    inspector = self.inspectors[name]
+    inspector = squad.inspectors[name]
     version = inspector.version
     keys = [(name, version, _key(question, answer)) for question, answer in zip(questions, answers)]
-    unknown = {key: row for row, key in enumerate(keys) if key not in self._risks}
+    unknown = {key: row for row, key in enumerate(keys) if key not in squad._risks}
     if unknown:
         rows = list(unknown.values())
         risks = inspector([questions[row] for row in rows], [answers[row] for row in rows])
         _check_risks(name, risks, len(rows))
-        self._risks.update(zip(unknown, risks))
-    return [self._risks[key] for key in keys]
+        squad._risks.update(zip(unknown, risks))
+    return [squad._risks[key] for key in keys]
 
 @patch
 def inspect(self:Squad,
@@ -259,12 +264,11 @@ def inspect(self:Squad,
 )->list[dict]: # criterion → risk, for each answer
     "The risks of answers, by each inspector"
     questions, responses = check_pairs(questions, responses)
-    columns = [self._inspect_by(name, questions, responses) for name in self.inspectors]
+    columns = [_inspect_by(self, name, questions, responses) for name in self.inspectors]
     return [dict(zip(self.inspectors, row)) for row in zip(*columns)]
 
-# %% ../nbs/40_squad.ipynb #394c9b6e
-@patch
-def _fault(self:Squad, question, answer):
+# %% ../nbs/40_squad.ipynb #2c91ba1d
+def _fault(squad:Squad, question, answer):
     "Why an answer can't be aligned, or None"
     if not isinstance(answer, str): return f"the response must be a text; got {type(answer).__name__}"
     if not answer.strip(): return "the response is empty"
@@ -274,13 +278,12 @@ def _fault(self:Squad, question, answer):
     except DataError as error: return str(error)
     except UnicodeEncodeError: return "it holds half a surrogate pair, which is no text"
     key = _key(question, answer)
-    if key not in self._faults: self._faults[key] = self._misfit(question, answer)
-    return self._faults[key]
+    if key not in squad._faults: squad._faults[key] = _misfit(squad, question, answer)
+    return squad._faults[key]
 
-@patch
-def _misfit(self:Squad, question, answer):
+def _misfit(squad:Squad, question, answer):
     "Why one of the models can't read question and answer, or None"
-    for (criterion, role), part in self.parts.items():
+    for (criterion, role), part in squad.parts.items():
         try: fits = part.fits(question, answer)
         except DataError as error: return str(error)
         if not fits:
@@ -289,7 +292,7 @@ def _misfit(self:Squad, question, answer):
                     f"({n_asked:,} and {len(answer):,} characters)")
     return None
 
-# %% ../nbs/40_squad.ipynb #54f53f62
+# %% ../nbs/40_squad.ipynb #3595648f
 MOST_REMEMBERED = 50_000 # risks and faults
 MOST_SHOWN = 5
 
@@ -306,27 +309,25 @@ class Alignments(list):
         shown = [alignment._repr_html_() for alignment in self[:MOST_SHOWN]]
         return f"<p>{self!r}</p>{'<hr>'.join(shown)}{more}"
 
-@patch
-def _begin(self:Squad, questions, responses):
+def _begin(squad:Squad, questions, responses):
     "Alignments with their risks, before any decision"
-    if len(self._risks) + len(self._faults) > MOST_REMEMBERED:
-        self._risks.clear()
-        self._faults.clear()
+    if len(squad._risks) + len(squad._faults) > MOST_REMEMBERED:
+        squad._risks.clear()
+        squad._faults.clear()
     alignments = Alignments()
     for question, response in zip(questions, responses):
-        error = self._fault(question, response)
-        alignments.append(Alignment(question, response, response, error=error, thresholds=self.thresholds))
+        error = _fault(squad, question, response)
+        alignments.append(Alignment(question, response, response, error=error, thresholds=squad.thresholds))
     readable = [alignment for alignment in alignments if not alignment.error]
-    for alignment, risks in zip(readable, self._inspect_now(readable)):
+    for alignment, risks in zip(readable, _inspect_now(squad, readable)):
         alignment.risks = risks
         alignment.risks_after = risks
     return alignments
 
-@patch
-def _inspect_now(self:Squad, alignments):
+def _inspect_now(squad:Squad, alignments):
     "The risks of answers as they stand"
     questions = [alignment.question for alignment in alignments]
-    return self.inspect(questions, [alignment.aligned for alignment in alignments])
+    return squad.inspect(questions, [alignment.aligned for alignment in alignments])
 
 @patch
 def __call__(self:Squad,
@@ -340,26 +341,24 @@ def __call__(self:Squad,
     questions, responses = check_pairs(question, response)
     policy = policy or self.policy
     _check_policy(policy)
-    alignments = self._begin(questions, responses)
+    alignments = _begin(self, questions, responses)
     readable = [alignment for alignment in alignments if not alignment.error]
     run = getattr(self, f"_{policy}")     # each policy is a method, below
     with tqdm(desc=f"{policy}: rounds", disable=not progress) as bar: run(readable, bar.update)
     return alignments
 
-# %% ../nbs/40_squad.ipynb #61d5cb6b
-@patch
-def _corrections(self:Squad, criterion, alignments):
+# %% ../nbs/40_squad.ipynb #46e59f8b
+def _corrections(squad:Squad, criterion, alignments):
     "The texts that an aligner would put in place of answers as they stand"
     if not alignments: return []
     questions = [alignment.question for alignment in alignments]
-    return self.aligners[criterion](questions, [alignment.aligned for alignment in alignments])
+    return squad.aligners[criterion](questions, [alignment.aligned for alignment in alignments])
 
-@patch
-def _rewrite(self:Squad, criterion, alignments, reason):
+def _rewrite(squad:Squad, criterion, alignments, reason):
     "Replace answers by what an aligner writes, without a gate"
-    for alignment, text in zip(alignments, self._corrections(criterion, alignments)):
+    for alignment, text in zip(alignments, _corrections(squad, criterion, alignments)):
         step = Step(criterion, alignment.risks_after.get(criterion), text, None, "accepted", reason)
-        fault = self._fault(alignment.question, text)
+        fault = _fault(squad, alignment.question, text)
         if fault: step.decision, step.reason = "refused", f"of the proposal: {fault}"
         elif text == alignment.aligned: step.decision = "unchanged"
         else: alignment.aligned = text
@@ -370,29 +369,27 @@ def _always(self:Squad, alignments, tick):
     "Every aligner on every answer"
     for alignment in alignments: alignment.risks_after = {}     # nobody inspects what is written
     for criterion in self.aligners:
-        self._rewrite(criterion, alignments, "always; not gated")
+        _rewrite(self, criterion, alignments, "always; not gated")
         tick()
 
-# %% ../nbs/40_squad.ipynb #86b5ed81
+# %% ../nbs/40_squad.ipynb #30b258d0
 PAPER_BATCH = 64
 
-@patch
-def _paper_order(self:Squad, alignments):
+def _paper_order(squad:Squad, alignments):
     "The criteria, the one with the highest mean risk first"
     means = {}
-    for name, inspector in self.inspectors.items():
+    for name, inspector in squad.inspectors.items():
         risks = [inspector.uncalibrated(alignment.risks[name]) for alignment in alignments]
         means[name] = sum(risks)/len(risks)
     return sorted(means, key=means.__getitem__, reverse=True)
 
-@patch
-def _paper_batch(self:Squad, alignments):
+def _paper_batch(squad:Squad, alignments):
     "Rewrite the answers of a batch that score worse than even, in one order for all, and inspect them again"
-    for name in self._paper_order(alignments):
-        raw_risk = self.inspectors[name].uncalibrated
+    for name in _paper_order(squad, alignments):
+        raw_risk = squad.inspectors[name].uncalibrated
         worse = [alignment for alignment in alignments if raw_risk(alignment.risks_after[name]) > .5]
-        self._rewrite(name, worse, "scored worse than even; not gated")
-        for alignment, risks in zip(worse, self._inspect_now(worse)):
+        _rewrite(squad, name, worse, "scored worse than even; not gated")
+        for alignment, risks in zip(worse, _inspect_now(squad, worse)):
             alignment.risks_after = risks
             step = alignment.trace[-1]
             if step.decision != "refused": step.risk_after = risks[name]
@@ -401,33 +398,30 @@ def _paper_batch(self:Squad, alignments):
 def _paper(self:Squad, alignments, tick):
     "As published"
     for start in range(0, len(alignments), PAPER_BATCH):
-        self._paper_batch(alignments[start:start+PAPER_BATCH])
+        _paper_batch(self, alignments[start:start+PAPER_BATCH])
         tick()
 
-# %% ../nbs/40_squad.ipynb #d8173f95
-@patch
-def _still_flagged(self:Alignment, criterion, risk):
+# %% ../nbs/40_squad.ipynb #7d6b3353
+def _still_flagged(alignment:Alignment, criterion, risk):
     "Why a proposal that its own inspector flags is refused"
-    verdict = "still flagged" if risk < self.risks_after[criterion] else "still flagged, the risk does not fall"
-    return f"{verdict}: {compare_risk(risk, self.thresholds[criterion])}"
+    verdict = "still flagged" if risk < alignment.risks_after[criterion] else "still flagged, the risk does not fall"
+    return f"{verdict}: {compare_risk(risk, alignment.thresholds[criterion])}"
 
-@patch
-def _objection(self:Alignment, criterion, risk):
+def _objection(alignment:Alignment, criterion, risk):
     "Why a proposal that another inspector flags is refused"
-    before, after, threshold = risk_texts(self.risks_after[criterion], risk, self.thresholds[criterion])
+    before, after, threshold = risk_texts(alignment.risks_after[criterion], risk, alignment.thresholds[criterion])
     return f"{criterion} newly objects: risk {before} → {after}, threshold {threshold}"
 
-@patch
-def _refusal(self:Alignment, criterion, risks):
+def _refusal(alignment:Alignment, criterion, risks):
     "Why a proposal with these risks is refused, or None"
-    flagged_after = flagged(risks, self.thresholds)
-    if criterion in flagged_after: return self._still_flagged(criterion, risks[criterion])
-    objecting = flagged_after - flagged(self.risks_after, self.thresholds)
+    flagged_after = flagged(risks, alignment.thresholds)
+    if criterion in flagged_after: return _still_flagged(alignment, criterion, risks[criterion])
+    objecting = flagged_after - flagged(alignment.risks_after, alignment.thresholds)
     if not objecting: return None
     first = min(objecting)
-    return self._objection(first, risks[first])
+    return _objection(alignment, first, risks[first])
 
-# %% ../nbs/40_squad.ipynb #ac9ed259
+# %% ../nbs/40_squad.ipynb #b7f7f1ad
 @dataclass
 class Proposal:
     "A text that an aligner proposes in place of an answer"
@@ -435,71 +429,67 @@ class Proposal:
     fault: str|None # why nobody can inspect it
     risks: dict|None # criterion → risk; None where it has a fault
 
-@patch
-def _propose(self:Squad, criterion, alignments):
+def _propose(squad:Squad, criterion, alignments):
     "A `Proposal` for each answer, inspected"
     questions = [alignment.question for alignment in alignments]
-    texts = self._corrections(criterion, alignments)
-    faults = [self._fault(question, text) for question, text in zip(questions, texts)]
+    texts = _corrections(squad, criterion, alignments)
+    faults = [_fault(squad, question, text) for question, text in zip(questions, texts)]
     readable = [row for row, fault in enumerate(faults) if fault is None]
-    risks = self.inspect([questions[row] for row in readable], [texts[row] for row in readable])
+    risks = squad.inspect([questions[row] for row in readable], [texts[row] for row in readable])
     risks_of_row = dict(zip(readable, risks))
     return [Proposal(text, faults[row], risks_of_row.get(row)) for row, text in enumerate(texts)]
 
-# %% ../nbs/40_squad.ipynb #3eb1355e
-@patch
-def _verdict(self:Alignment, criterion, proposal):
+# %% ../nbs/40_squad.ipynb #bef3e5e4
+def _verdict(alignment:Alignment, criterion, proposal):
     "The decision about a proposal, and the reason"
     if proposal.fault: return "refused", f"of the proposal: {proposal.fault}"
-    if proposal.text == self.aligned: return "unchanged", "the aligner has nothing to change"
-    refusal = self._refusal(criterion, proposal.risks)
+    if proposal.text == alignment.aligned: return "unchanged", "the aligner has nothing to change"
+    refusal = _refusal(alignment, criterion, proposal.risks)
     if refusal: return "refused", refusal
-    return "accepted", compare_risk(proposal.risks[criterion], self.thresholds[criterion])
+    return "accepted", compare_risk(proposal.risks[criterion], alignment.thresholds[criterion])
 
-@patch
-def _decide(self:Alignment, criterion, proposal):
+def _decide(alignment:Alignment, criterion, proposal):
     "Accept a proposal or refuse it, and write the step down"
-    decision, reason = self._verdict(criterion, proposal)
+    decision, reason = _verdict(alignment, criterion, proposal)
     risk_after = proposal.risks[criterion] if proposal.risks else None
-    self.trace.append(Step(criterion, self.risks_after[criterion], proposal.text, risk_after, decision, reason))
+    risk = alignment.risks_after[criterion]
+    alignment.trace.append(Step(criterion, risk, proposal.text, risk_after, decision, reason))
     if decision == "accepted":
-        self.aligned = proposal.text
-        self.risks_after = proposal.risks
+        alignment.aligned = proposal.text
+        alignment.risks_after = proposal.risks
 
-# %% ../nbs/40_squad.ipynb #fe1575d5
+# %% ../nbs/40_squad.ipynb #00c1dde6
 MOST_TURNS = 2 # of one aligner at one answer
 
-@patch
-def _asked(self:Alignment):
+def _asked(alignment:Alignment):
     "The criteria whose aligner was asked since the answer last changed, with the one that changed it"
     asked = set()
-    for step in self.trace:
+    for step in alignment.trace:
         if step.decision == "accepted": asked = set()
         asked.add(step.criterion)
     return asked
 
-@patch
-def _next_criterion(self:Alignment):
+def _next_criterion(alignment:Alignment):
     "The criterion whose aligner is next, or None"
-    def n_turns(name): return sum(step.criterion == name for step in self.trace)
-    def excess(name): return self.risks_after[name]-self.thresholds[name]
-    waiting = flagged(self.risks_after, self.thresholds) - self._asked()
-    waiting = [name for name in self.risks_after if name in waiting and n_turns(name) < MOST_TURNS]
+    def n_turns(name): return sum(step.criterion == name for step in alignment.trace)
+    def excess(name): return alignment.risks_after[name]-alignment.thresholds[name]
+    waiting = flagged(alignment.risks_after, alignment.thresholds) - _asked(alignment)
+    waiting = [name for name in alignment.risks_after if name in waiting and n_turns(name) < MOST_TURNS]
     return max(waiting, key=excess, default=None)
 
-# %% ../nbs/40_squad.ipynb #06916f79
+# %% ../nbs/40_squad.ipynb #987332a3
 @patch
 def _no_regret(self:Squad, alignments, tick):
     "Each answer on its own route, each proposal gated"
     while True:
         turns = {name: [] for name in self.aligners}
         for alignment in alignments:
-            criterion = alignment._next_criterion()
+            criterion = _next_criterion(alignment)
             if criterion is not None: turns[criterion].append(alignment)
         if not any(turns.values()): return
         for criterion, waiting in turns.items():
-            proposals = self._propose(criterion, waiting)
-            for alignment, proposal in zip(waiting, proposals): alignment._decide(criterion, proposal)
+            proposals = _propose(self, criterion, waiting)
+            for alignment, proposal in zip(waiting, proposals): _decide(alignment, criterion, proposal)
         tick()
 
 # %% ../nbs/40_squad.ipynb #30d2e9b8
@@ -552,7 +542,7 @@ def _saved_pair(folder, criterion):
     "The inspector and the aligner for a criterion in the folder of a squad"
     return [_saved_part(folder/criterion/role) for role in MARKERS]
 
-# %% ../nbs/40_squad.ipynb #2e520923
+# %% ../nbs/40_squad.ipynb #f90daef2
 _CARD = '''---
 tags: [aligners]
 ---
@@ -597,19 +587,18 @@ def _card(squad, saved_pairs, folder):
     return _CARD.format(names=", ".join(saved_pairs), policy=squad.policy, policy_text=POLICIES[squad.policy],
                         rows="\n".join(rows), principles="\n".join(principles), folder=folder)
 
-@patch
-def _save(self:Squad, folder, name):
+def _save(squad:Squad, folder, name):
     "Write the folder; `name` is what the card tells people to load"
-    for (criterion, role), part in self.parts.items(): _check_savable(criterion, role, part)
+    for (criterion, role), part in squad.parts.items(): _check_savable(criterion, role, part)
     target = expand(folder)
     def is_own(name): return name == "README.md" or all((target/name/role).is_dir() for role in MARKERS)
     with new_folder(target, MARKER, is_own) as scratch:
-        for (criterion, role), part in self.parts.items(): _save_part(criterion, role, part, scratch/criterion/role)
-        saved_pairs = {criterion: _saved_pair(scratch, criterion) for criterion in self.aligners}
+        for (criterion, role), part in squad.parts.items(): _save_part(criterion, role, part, scratch/criterion/role)
+        saved_pairs = {criterion: _saved_pair(scratch, criterion) for criterion in squad.aligners}
         kinds = {}
         for criterion, pair in saved_pairs.items(): kinds[criterion] = {part.role: part.kind for part in pair}
-        meta = dict(format=2, policy=self.policy, criteria=list(self.aligners), parts=kinds)
-        write_file(scratch/"README.md", _card(self, saved_pairs, name))
+        meta = dict(format=2, policy=squad.policy, criteria=list(squad.aligners), parts=kinds)
+        write_file(scratch/"README.md", _card(squad, saved_pairs, name))
         write_file(scratch/MARKER, to_json(meta))
     return target
 
@@ -618,7 +607,7 @@ def save_pretrained(self:Squad,
     folder:Any, # where to
 )->Path: # the folder
     "Write all pairs, `squad.json` and a card; `DataError` if a part can't be saved"
-    return self._save(folder, expand(folder).absolute().name)
+    return _save(self, folder, expand(folder).absolute().name)
 
 @patch
 def push_to_hub(self:Squad,
@@ -626,7 +615,7 @@ def push_to_hub(self:Squad,
     private:bool=False, # on creation
 )->str: # its address
     "Upload the folder that `save_pretrained` writes; the card names the repository"
-    return push_folder(lambda folder: self._save(folder, repo), repo, private)
+    return push_folder(lambda folder: _save(self, folder, repo), repo, private)
 
 # %% ../nbs/40_squad.ipynb #900d31e5
 def _base_argument(names):
@@ -653,7 +642,7 @@ def _check_places(names, places):
     raise DataError(f"a part of this squad needs the model in {missing[0]}, and nothing lies there: "
                     f"say where it is now, Squad.from_pretrained(folder, {argument})")
 
-# %% ../nbs/40_squad.ipynb #af268649
+# %% ../nbs/40_squad.ipynb #10edb0d1
 def _on_device(part, base, device):
     "The model of a part on a device; a `Base` stays where it is"
     if isinstance(base, Base): return base
@@ -677,8 +666,8 @@ def _check_criteria(folder, names):
             raise DataError(f"{folder}/{MARKER} names {name!r}, and no such pair lies there: copy the whole folder")
     if not names: raise DataError(f"{folder}/{MARKER} names no criterion: save the squad again")
 
-@patch(cls_method=True)
-def from_pretrained(cls:Squad,
+@patch_to(Squad, cls_method=True)
+def from_pretrained(cls,
     folder:Any, # a folder that `save_pretrained` wrote, or a repository of the Hub
     policy:str|None=None, # another policy than the saved one
     base:Any=None, # where the model of the parts is now, if it moved; of several: a dict, old name → new place
