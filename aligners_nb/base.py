@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/base.html.md"""
 __all__ = ['AUTO_CLASSES', 'small_model', 'Base', 'display_name', 'model_path', 'model_type', 'check_tokens', 'load_tokenizer',
            'as_base', 'AdapterFiles', 'unique_name', 'adapter_id', 'context_length', 'weights_hash', 'base_hash']
 
-# %% ../nbs/14_base.ipynb #375b075e
+# %% ../nbs/14_base.ipynb #8d3b1b2b
 import copy
 import gc
 import hashlib
@@ -26,7 +26,6 @@ import weakref
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from fastcore.basics import patch
 from functools import cached_property
 from pathlib import Path
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
@@ -45,7 +44,7 @@ def small_model(
     kind:str="llama", # a model type of transformers, such as "gpt2" or "bert"
     template:str|None=None, # a chat template for a causal LM; None: it has none
     seed:int=0, # of the weights
-    **config, # anything else that the model's config takes
+    **config:Any, # anything else that the model's config takes
 )->str: # the folder
     "A model of two small layers with random weights and a tokenizer, saved to a folder"
     is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -63,7 +62,7 @@ def small_model(
     tok.save_pretrained(folder)
     return str(folder)
 
-# %% ../nbs/14_base.ipynb #fdb36def
+# %% ../nbs/14_base.ipynb #4468c681
 class Base:
     "A model with its tokenizer, adapters and lock, shared by all objects that use the model"
     def __init__(self,
@@ -124,6 +123,113 @@ class Base:
         "A hash of the base's own weights, whatever adapters are on it"
         with self.lock: return base_hash(self.model)
 
+    @classmethod
+    def load(cls,
+        name:str|Path, # "town", a folder, a .gguf file or a hub id
+        kind:str="causal", # "causal" writes text, "classifier" gives a number for each class
+        device:str|torch.device|None=None, # None: a GPU if there is one
+        dtype:str|torch.dtype|None=None, # None: bfloat16 on a GPU, float32 elsewhere
+        labels:int|str=2, # of a classifier: the number of classes of a head to be learned; "own": the head that it has
+    )->"Base":
+        "The shared base of that name, kind, device and precision"
+        _check_kind(kind, labels)
+        path, device = model_path(name), _whole_device(device)
+        dtype = _whole_dtype(dtype, device)
+        key = path, kind, device, dtype, labels if kind == "classifier" else None
+        with _loading:
+            base = _bases.get(key)
+            if base is not None and not base.is_released: return base
+            _check_no_adapter(path, name)
+            model = _load_model(path, name, kind, dtype, labels)
+            tok = load_tokenizer(path, name)
+            check_tokens(tok, model.get_input_embeddings().num_embeddings, display_name(name))
+            model.config.pad_token_id = tok.pad_token_id
+            base = _bases[key] = cls(model.to(device), tok, kind, path)
+        return base
+
+    def add_adapter(self,
+        adapter:LoraConfig|str|Path, # a config for a new adapter, or the folder of a saved one
+        name:str|None=None, # what to call it; None: a free name, or for a folder one that stands for its content
+        trainable:bool=False, # will it be trained?
+    )->str: # its name
+        "Put an adapter on the base, switched off; a folder whose adapter is on it already is not added again"
+        if isinstance(adapter, PeftConfig):
+            name, config, files = name or unique_name("adapter"), copy.deepcopy(adapter), None
+            _check_lora(config, "this adapter")
+        elif isinstance(adapter, (str, Path)):
+            if name is None and adapter_id(adapter) in self.adapters: return adapter_id(adapter)
+            files = _read_adapter(adapter)
+            name, config = name or adapter_id(adapter), files.config
+        else: raise TypeError(f"an adapter is a LoraConfig or the folder of a saved one; got {adapter!r:.60}")
+        with self.lock:
+            _check_new_name(self, name)
+            if files: _check_fits(self.model, files, display_name(self))
+            own_tok = _own_tokenizer(files.folder, self) if files else None
+            self._model = _with_adapter(self, name, config, files)
+            self._toks[name] = own_tok
+            self.adapters[name] = str(files.folder.resolve()) if files else None
+            for parameter in self.adapter_parameters(name).values(): parameter.requires_grad_(trainable)
+        return name
+
+    def adapter_parameters(self,
+        name:str, # of an adapter
+    )->dict[str, torch.nn.Parameter]:
+        "The weights of one adapter by name, with those of the heads that it brings"
+        with self.lock: parameters = list(self.model.named_parameters())
+        return {key: parameter for key, parameter in parameters
+                if f".{name}." in f"{key}." and any(part in key for part in _OF_ADAPTERS)}
+
+    def tokenizer(self,
+        adapter:str|None=None, # the name of an adapter; None: the bare base
+    )->Any: # a transformers tokenizer
+        "The tokenizer, with its chat template, that an adapter was trained with: mostly the base's"
+        return self._toks.get(adapter) or self.tok
+
+    @contextmanager
+    def using(self,
+        adapter:str|None=None, # the adapter that computes; None: the bare base
+    )->Iterator[Any]: # the model
+        "Lend the model to this thread, with one adapter switched on or none"
+        with self.lock:
+            model = self.model
+            if adapter is not None: _check_name(self, adapter)
+            before = _switched_on(model)
+            self._switched_on.append(adapter)
+            try:
+                _switch(model, adapter)
+                yield model
+            finally:
+                self._switched_on.pop()
+                _switch(self.model, before)
+                if model.training: model.eval()
+
+    def remove_adapter(self,
+        name:str, # of the adapter
+    ):
+        "Take an adapter off the base"
+        with self.lock:
+            _check_name(self, name)
+            if name in self._switched_on:
+                raise DataError(f"the adapter {name!r} is in use: leave its `using` block first")
+            before = _switched_on(self.model)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")        # peft says which adapter it switches on instead; we switch back
+                if len(self.adapters) > 1: self.model.delete_adapter(name)
+                else: self._model = self.model.unload()
+            del self.adapters[name], self._toks[name]
+            if self.adapters: _switch(self.model, None if before == name else before)
+
+    def release(self):
+        "Give the memory back; every later use is a `DataError`"
+        with self.lock:
+            if self._switched_on: raise DataError(f"{display_name(self)} is in use: leave its `using` block first")
+            if self._model is not None: self._model.to("meta")       # frees the weights, whoever else holds the model
+            self._model = None
+            self.adapters.clear()
+            self._toks.clear()
+        gc.collect()
+        if torch.cuda.is_available(): torch.cuda.empty_cache()
+
     def __repr__(self):
         if self.is_released: return f"Base({display_name(self)!r}, released)"
         dtype = str(self.dtype).removeprefix("torch.")
@@ -133,7 +239,7 @@ class Base:
 def display_name(
     base:Base|str|Path, # a `Base`, or the name of one
 )->str:
-    "The name of a base for people: of a path the last part, as the rest is nobody's business"
+    "The name of a base for messages: a path is cut to its last part, so that no private folder is shown"
     name = base.name if isinstance(base, Base) else str(base)
     return Path(name).name if Path(name).exists() else name
 
@@ -212,21 +318,23 @@ def check_tokens(
     where:str, # whose tokenizer it is, for the error
 ):
     "`DataError` if a text may hold a token that has no row in the embedding; a padding token without one is replaced"
-    outside = {token: i for token, i in tok.get_vocab().items() if i >= n_rows}
-    if tok.pad_token_id is None or tok.pad_token in outside: tok.pad_token = tok.eos_token or tok.unk_token
-    if not outside: return
-    written = {tok.eos_token_id, *tok("a")["input_ids"]}
+    without_row = {token: i for token, i in tok.get_vocab().items() if i >= n_rows}
+    if tok.pad_token_id is None or tok.pad_token in without_row: tok.pad_token = tok.eos_token or tok.unk_token
+    if not without_row: return
+    added_ids = {tok.eos_token_id, *tok("a")["input_ids"]}     # ids that the tokenizer adds to texts
+    if tok.bos_token_id not in added_ids and tok.bos_token in without_row: tok.bos_token = None
     special = {token.content for token in tok.added_tokens_decoder.values() if token.special}
-    if tok.bos_token_id not in written and tok.bos_token in outside: tok.bos_token = None
     template = tok.chat_template or ""
-    # a special token that nobody writes does no harm: in a user's text it is spelled out
-    unread = {token for token, i in outside.items() if token in special and i not in written and token not in template}
-    if in_texts := outside.keys() - unread:
+    in_texts = []
+    for token, i in without_row.items():
+        # a special token that nothing adds does no harm: in a user's text it is spelled out
+        if token not in special or i in added_ids or token in template: in_texts.append(token)
+    if in_texts:
         raise DataError(f"the tokenizer of {where} has tokens for which the model has no weights, such as "
                         f"{min(in_texts)!r}: the embedding has {n_rows} rows. "
                         "Call model.resize_token_embeddings(len(tok)) and save the model again")
 
-# %% ../nbs/14_base.ipynb #d32036b1
+# %% ../nbs/14_base.ipynb #c979684a
 _SENTENCEPIECE_FILES = "tokenizer.model", "spm.model", "spiece.model", "sentencepiece.bpe.model"
 
 def load_tokenizer(
@@ -235,11 +343,16 @@ def load_tokenizer(
 )->Any: # a transformers tokenizer
     "The tokenizer of a model or an adapter"
     place, options = _source(path)
-    try: return AutoTokenizer.from_pretrained(place, **options)
+    try:
+        tok = AutoTokenizer.from_pretrained(place, **options)
+        # lengths are checked where tokens are used; the warning of transformers tells nobody which text it is about
+        tok.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+        return tok
     except _LOADING_ERRORS as e:
-        has_file = any((Path(path)/file).is_file() for file in _SENTENCEPIECE_FILES)
-        missing = [package for package in ("sentencepiece", "google.protobuf") if not _is_installed(package)]
-        if missing and (has_file or re.search("sentencepiece|protobuf|tiktoken", str(e), re.I)):
+        is_sentencepiece = any((Path(path)/file).is_file() for file in _SENTENCEPIECE_FILES)
+        # the error for a folder mentions the packages even if there is no tokenizer at all
+        if not Path(path).is_dir(): is_sentencepiece = bool(re.search("sentencepiece|protobuf|tiktoken", str(e), re.I))
+        if is_sentencepiece and not (_is_installed("sentencepiece") and _is_installed("google.protobuf")):
             raise DataError(f"the tokenizer of {display_name(name)!r} is a SentencePiece file, and reading it needs "
                             "a package that is not installed: pip install sentencepiece protobuf") from None
         raise _not_loaded(name, "a tokenizer", e) from None
@@ -251,8 +364,8 @@ def _is_installed(package):
 # %% ../nbs/14_base.ipynb #202006a9
 def _heads(model, new_keys):
     "The outermost parts of a classifier that are learned and saved whole: those that are new, and those called a head"
-    called_so = {name for name, _ in model.named_modules() if name.endswith(("classifier", "score"))}
-    names = {key.rpartition(".")[0] for key in new_keys} | called_so
+    names = {key.rpartition(".")[0] for key in new_keys}
+    names |= {name for name, _ in model.named_modules() if name.endswith(("classifier", "score"))}
     return sorted(name for name in names if not any(name.startswith(f"{other}.") for other in names))
 
 def _check_head(model, new_keys, heads, own_labels, name):
@@ -318,31 +431,7 @@ def _check_kind(kind, labels):
     if labels != "own" and (not isinstance(labels, int) or labels < 1):
         raise ValueError(f"labels={labels!r}: give the number of classes of a new head, or 'own' for the model's own")
 
-# %% ../nbs/14_base.ipynb #a9b72583
-@patch(cls_method=True)
-def load(cls:Base,
-    name:str|Path, # "town", a folder, a .gguf file or a hub id
-    kind:str="causal", # "causal" writes text, "classifier" gives a number for each class
-    device:str|torch.device|None=None, # None: a GPU if there is one
-    dtype:str|torch.dtype|None=None, # None: bfloat16 on a GPU, float32 elsewhere
-    labels:int|str=2, # of a classifier: the number of classes of a head to be learned; "own": the head that it has
-)->"Base":
-    "The shared base of that name, kind, device and precision"
-    _check_kind(kind, labels)
-    path, device = model_path(name), _whole_device(device)
-    dtype = _whole_dtype(dtype, device)
-    key = path, kind, device, dtype, labels if kind == "classifier" else None
-    with _loading:
-        base = _bases.get(key)
-        if base is not None and not base.is_released: return base
-        _check_no_adapter(path, name)
-        model = _load_model(path, name, kind, dtype, labels)
-        tok = load_tokenizer(path, name)
-        check_tokens(tok, model.get_input_embeddings().num_embeddings, display_name(name))
-        model.config.pad_token_id = tok.pad_token_id
-        base = _bases[key] = cls(model.to(device), tok, kind, path)
-    return base
-
+# %% ../nbs/14_base.ipynb #13e572e1
 def as_base(
     base:Base|str|Path, # a `Base`, "town", a folder, a .gguf file or a hub id
     kind:str="causal", # of the base
@@ -390,7 +479,7 @@ def _read_adapter(folder):
         raise DataError(f"{weights_file} can't be read ({e!s:.80}): copy the folder again") from None
 
 # %% ../nbs/14_base.ipynb #33641522
-_HARMLESS_STARTS = True, False, "gaussian", "orthogonal", "eva"     # ways to begin a LoRA that leave the base as it is
+_HARMLESS_INITS = True, False, "gaussian", "orthogonal", "eva"     # initialisations that leave the base as it is
 
 def _check_lora(config, what):
     "`DataError` for an adapter that can't share a base with others"
@@ -399,8 +488,8 @@ def _check_lora(config, what):
     elif config.bias != "none": reason = f"trains biases (bias={config.bias!r}), which all adapters would share"
     elif config.layer_replication: reason = "repeats layers of its base (layer_replication)"
     elif config.alora_invocation_tokens: reason = "is an activated LoRA, which needs a way of its own to generate"
-    elif config.init_lora_weights not in _HARMLESS_STARTS:
-        reason = f"was begun with init_lora_weights={config.init_lora_weights!r}, which rewrites the base's weights"
+    elif config.init_lora_weights not in _HARMLESS_INITS:
+        reason = f"has init_lora_weights={config.init_lora_weights!r}, which rewrites the base's weights"
     if reason: raise DataError(f"{what} {reason}: only plain LoRA adapters can share a base")
 
 # %% ../nbs/14_base.ipynb #ec1f0d3a
@@ -502,12 +591,12 @@ def unique_name(
 def adapter_id(
     folder:str|Path, # of a saved adapter
 )->str: # letters, digits and _
-    "A name for the adapter that lies in a folder now; another version has another name"
+    "A name for the adapter that is in a folder now; another version has another name"
     file = _weights_file(folder).resolve()
     version = zlib.crc32(f"{file} {file.stat().st_mtime_ns}".encode())
     return re.sub(r"\W+", "_", file.parent.name) + f"_{version:08x}"
 
-# %% ../nbs/14_base.ipynb #884dbb76
+# %% ../nbs/14_base.ipynb #a3b55ad5
 def _switched_on(model):
     "The adapter that computes now; None: the bare model"
     if not isinstance(model, PeftModel): return None
@@ -518,130 +607,37 @@ def _switch(model, adapter):
     "Let one adapter compute, or none; what can be trained stays what it is"
     if not isinstance(model, PeftModel): return
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    if adapter is None: model.base_model.disable_adapter_layers()
+    tuner:Any = model.base_model
+    if adapter is None: tuner.disable_adapter_layers()
     else:
-        model.base_model.enable_adapter_layers()
+        tuner.enable_adapter_layers()
         model.set_adapter(adapter)
     for parameter, requires_grad in trainable: parameter.requires_grad_(requires_grad)
 
-# %% ../nbs/14_base.ipynb #b3c01138
-@patch
-def _check_name(self:Base, name):
+# %% ../nbs/14_base.ipynb #cc511733
+def _check_name(base, name):
     "`DataError` if no adapter has that name"
-    if name in self.adapters: return
-    raise DataError(f"no adapter is called {name!r}; on {display_name(self)} are {', '.join(self.adapters) or 'none'}")
+    if name in base.adapters: return
+    raise DataError(f"no adapter is called {name!r}; on {display_name(base)} are {', '.join(base.adapters) or 'none'}")
 
-@patch
-def _check_new_name(self:Base, name):
+def _check_new_name(base, name):
     "`DataError` if a new adapter can't have that name"
-    if name in self.adapters:
-        raise DataError(f"an adapter called {name!r} is on {display_name(self)} already: choose another name")
+    if name in base.adapters:
+        raise DataError(f"an adapter called {name!r} is on {display_name(base)} already: choose another name")
     if not re.fullmatch(r"\w+", name) or name in "lora_":
         raise DataError(f"{name!r} can't be the name of an adapter: use letters, digits and _, "
                         "and more than a part of 'lora_'")
 
-@patch
-def _wrap(self:Base, name, config, files):
-    "Put an adapter on the model, with the weights of `files` if it has any"
-    model, before = self.model, _switched_on(self.model)
+def _with_adapter(base, name, config, files):
+    "The model with one adapter more, with the weights of `files` if it has any"
+    model, before = base.model, _switched_on(base.model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")      # peft calls transformers by names that are to change
-        if not self.adapters: model = get_peft_model(model, config, name)
+        if not base.adapters: model = get_peft_model(model, config, name)
         else: model.add_adapter(name, config)
-        if files: model.load_adapter(str(files.folder), name, torch_device=str(self.device))
+        if files: model.load_adapter(str(files.folder), name, torch_device=str(base.device))
     _switch(model, before)
-    self._model = model.eval()
-
-# %% ../nbs/14_base.ipynb #c303d51e
-@patch
-def add_adapter(self:Base,
-    adapter:LoraConfig|str|Path, # a config for a new adapter, or the folder of a saved one
-    name:str|None=None, # what to call it; None: a free name, or for a folder one that stands for what lies there now
-    trainable:bool=False, # will it be trained?
-)->str: # its name
-    "Put an adapter on the base, switched off; one that lies in a folder and is on the base already is not added again"
-    if isinstance(adapter, PeftConfig):
-        name, config, files = name or unique_name("adapter"), copy.deepcopy(adapter), None
-        _check_lora(config, "this adapter")
-    elif isinstance(adapter, (str, Path)):
-        if name is None and adapter_id(adapter) in self.adapters: return adapter_id(adapter)
-        files = _read_adapter(adapter)
-        name, config = name or adapter_id(adapter), files.config
-    else: raise TypeError(f"an adapter is a LoraConfig or the folder of a saved one; got {adapter!r:.60}")
-    with self.lock:
-        self._check_new_name(name)
-        if files: _check_fits(self.model, files, display_name(self))
-        own_tok = _own_tokenizer(files.folder, self) if files else None
-        self._wrap(name, config, files)
-        self._toks[name] = own_tok
-        self.adapters[name] = str(files.folder.resolve()) if files else None
-        for parameter in self.adapter_parameters(name).values(): parameter.requires_grad_(trainable)
-    return name
-
-@patch
-def adapter_parameters(self:Base,
-    name:str, # of an adapter
-)->dict[str, torch.nn.Parameter]:
-    "The weights of one adapter by name, with those of the heads that it brings"
-    with self.lock: parameters = list(self.model.named_parameters())
-    return {key: parameter for key, parameter in parameters
-            if f".{name}." in f"{key}." and any(part in key for part in _OF_ADAPTERS)}
-
-@patch
-def tokenizer(self:Base,
-    adapter:str|None=None, # the name of an adapter; None: the bare base
-)->Any: # a transformers tokenizer
-    "The tokenizer, with its chat template, that an adapter was trained with: mostly the base's"
-    return self._toks.get(adapter) or self.tok
-
-# %% ../nbs/14_base.ipynb #3fb8e3dc
-@patch
-@contextmanager
-def using(self:Base,
-    adapter:str|None=None, # the adapter that computes; None: the bare base
-)->Iterator[Any]: # the model
-    "Lend the model to this thread, with one adapter switched on or none"
-    with self.lock:
-        model = self.model
-        if adapter is not None: self._check_name(adapter)
-        before = _switched_on(model)
-        self._switched_on.append(adapter)
-        try:
-            _switch(model, adapter)
-            yield model
-        finally:
-            self._switched_on.pop()
-            _switch(self.model, before)
-            if model.training: model.eval()
-
-# %% ../nbs/14_base.ipynb #08c53a10
-@patch
-def remove_adapter(self:Base,
-    name:str, # of the adapter
-):
-    "Take an adapter off the base"
-    with self.lock:
-        self._check_name(name)
-        if name in self._switched_on: raise DataError(f"the adapter {name!r} is in use: leave its `using` block first")
-        before = _switched_on(self.model)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")        # peft says which adapter it switches on instead; we switch back
-            if len(self.adapters) > 1: self.model.delete_adapter(name)
-            else: self._model = self.model.unload()
-        del self.adapters[name], self._toks[name]
-        if self.adapters: _switch(self.model, None if before == name else before)
-
-@patch
-def release(self:Base):
-    "Give the memory back; every later use is a `DataError`"
-    with self.lock:
-        if self._switched_on: raise DataError(f"{display_name(self)} is in use: leave its `using` block first")
-        if self._model is not None: self._model.to("meta")       # frees the weights, whoever else holds the model
-        self._model = None
-        self.adapters.clear()
-        self._toks.clear()
-    gc.collect()
-    if torch.cuda.is_available(): torch.cuda.empty_cache()
+    return model.eval()
 
 # %% ../nbs/14_base.ipynb #86f0b010
 def context_length(

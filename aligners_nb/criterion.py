@@ -26,13 +26,13 @@ class DataError(ValueError):
 class LLMError(RuntimeError):
     "An LLM, a server or a reply is at fault"
 
-# %% ../nbs/00_criterion.ipynb #ea41f646
+# %% ../nbs/00_criterion.ipynb #4698bd7b
 def _check_text(
     what:str, # the text's name in an error
     text:Any, # what the user gave
     max_characters:int=4000, # a prompt holds several such texts
 )->str: # the text as it was given
-    "`text`, if a prompt can hold it; `DataError` otherwise"
+    "`text` itself, if a prompt can hold it; `DataError` otherwise"
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{what} must be a text that is not empty; got {text!r:.60}")
     if len(text) > max_characters:
@@ -45,7 +45,7 @@ def _check_text(
                         "read the text again with the right encoding") from None
     return text
 
-# %% ../nbs/00_criterion.ipynb #236b5295
+# %% ../nbs/00_criterion.ipynb #f2922db7
 @dataclass(frozen=True)
 class Demonstration:
     "A worked example of correcting an answer"
@@ -69,7 +69,7 @@ class Demonstration:
 
     @property
     def aligned(self)->bool:
-        "Does the response meet the criterion as it is?"
+        "True if the response meets the criterion as it is"
         return self.response == self.correction
 
 # %% ../nbs/00_criterion.ipynb #8c0b93b8
@@ -96,7 +96,7 @@ SEEDS = (("everyday advice", "Rainy days", "What can we do at home when it rains
 
 DEFAULT_TYPES = tuple(question_type for question_type, topic, question in SEEDS)
 
-# %% ../nbs/00_criterion.ipynb #377a98f7
+# %% ../nbs/00_criterion.ipynb #a0d8440f
 _MAX_ITEMS = dict(principles=20, demonstrations=20, question_types=200, seeds=1000)
 
 def _as_tuple(
@@ -116,7 +116,7 @@ def _as_tuple(
 def _check_line(
     what:str, # the text's name in an error
     text:Any, # what the user gave
-    bar_allowed:bool=False, # may it hold a `|`?
+    bar_allowed:bool=False, # true if the text may hold a `|`
 )->str: # the text as it was given
     "`text`, if it stands on one line; `DataError` otherwise"
     _check_text(what, text, max_characters=1000)
@@ -344,11 +344,11 @@ _helpful = Criterion("helpful",
 
 criteria = SimpleNamespace(ethical=_ethical, factual=_factual, helpful=_helpful)
 
-# %% ../nbs/00_criterion.ipynb #99869f27
+# %% ../nbs/00_criterion.ipynb #75fff562
 def criterion_of(
     rows:Any, # a data set or a list of dicts
 )->Criterion: # from the data set's description, or the built-in one of that name
-    "The criterion that rows are about; `DataError` if they do not tell"
+    "The criterion that rows are about; `DataError` if they do not say"
     description = getattr(getattr(rows, "info", None), "description", "") or ""
     if description.startswith("{"):
         return Criterion.from_dict(json.loads(description)["criterion"])

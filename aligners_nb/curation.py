@@ -7,25 +7,24 @@ Docs: https://example-user.github.io/aligners-nb/curation.html.md"""
 # %% auto #0
 __all__ = ['Reason', 'Funnel', 'Curated', 'curate']
 
-# %% ../nbs/24_curation.ipynb #4a38e78f
+# %% ../nbs/24_curation.ipynb #2c2b52a5
 import hashlib, html, os, re
 import matplotlib.pyplot as plt, pandas as pd, pyarrow as pa, pyarrow.parquet as pq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datasets import Dataset, IterableDataset
-from fastcore.basics import patch
 from fastcore.meta import delegates
-from huggingface_hub import DatasetCardData, HfApi
+from huggingface_hub import DatasetCardData
 from itertools import islice
 from matplotlib.axes import Axes
 from numbers import Integral
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from .checks import check_criterion
 from .criterion import COLUMNS, Criterion, DataError, criterion_of
 from .filters import FILTERS
+from .folders import expand, make_folder, push_folder, write_file
 from .judge import Judge, as_judge
 from .likeness import check_fraction, deal, embed, group_similar, question_text
 from .rows import Rows, as_dicts, describe, how_made, read_rows
@@ -114,7 +113,7 @@ def _judge_rows(rows, judge, name):
         if verdict.met: reasons[i] = Reason("not_misaligned", verdict.reason)
     return reasons
 
-# %% ../nbs/24_curation.ipynb #e9b97aa1
+# %% ../nbs/24_curation.ipynb #edc140da
 @dataclass(repr=False)
 class Funnel:
     "How many rows passed each stage, and for which reasons the others were dropped"
@@ -142,6 +141,36 @@ class Funnel:
         "The counts, without the examples"
         return dict(made=self.made, parsed=self.parsed, unique=self.unique, kept=self.kept, drops=self.drops)
 
+    def _repr_html_(self)->str:
+        stages = self._stages("{} <b>{:,}</b>")
+        if not self.drops: return f"<p>{stages}</p>"
+        names = "dropped by", "rows", "fraction", "for example: question", "correction", "found"
+        head = _html_row(_cell(name, "th") for name in names)
+        body = "".join(_html_drops(self))
+        return f"<p>{stages}</p><table>{head}{body}</table>"
+
+    def plot(self,
+        ax:Axes|None=None, # where to draw; None: in a new figure
+    )->Axes:
+        "A waterfall from made to kept"
+        steps = dict(made=0) | self.drops | dict(kept=0)         # name → rows that the step took
+        names = [name.replace("_", " ") for name in steps]
+        height = .28*len(steps) + .62                            # inches
+        if ax is None: _, ax = plt.subplots(figsize=(6.5, height))
+        left = self.made
+        for position, count in enumerate(steps.values()):
+            left -= count
+            label = f" −{count:,}" if count else f" {left:,}"
+            ax.barh(position, left, color="#4c72b0")
+            ax.barh(position, count, left=left, color="#c44e52")
+            ax.text(left+count, position, label, va="center", fontsize=8)
+        ax.set_yticks(range(len(steps)), names, fontsize=8)
+        ax.invert_yaxis()
+        ax.set_xlabel("rows")
+        ax.set_xlim(0, max(1, self.made)*1.12)
+        ax.spines[["top", "right"]].set_visible(False)
+        return ax
+
 def _count(reasons, order, examples):
     "The funnel of rows with these `reasons`; the names of the reasons stand in their `order`"
     counts = Counter(reason.name for reason in reasons if reason)
@@ -152,7 +181,7 @@ def _count(reasons, order, examples):
     kept = made - counts.total()
     return Funnel(made, parsed, unique, kept, drops, examples)
 
-# %% ../nbs/24_curation.ipynb #ca9744e8
+# %% ../nbs/24_curation.ipynb #2678c7a0
 def _cell(text, tag="td", most=90):
     "A cell of an HTML table; a long text is cut"
     text = str(text or "")
@@ -176,39 +205,6 @@ def _html_drops(funnel):
         counts = f"<td>{count:,}</td><td>{fraction:.1%}</td>"
         rows.append(_html_row([_cell(name), counts, *map(_cell, texts)]))
     return rows
-
-@patch
-def _repr_html_(self:Funnel)->str:
-    stages = self._stages("{} <b>{:,}</b>")
-    if not self.drops: return f"<p>{stages}</p>"
-    names = "dropped by", "rows", "fraction", "for example: question", "correction", "found"
-    head = _html_row(_cell(name, "th") for name in names)
-    body = "".join(_html_drops(self))
-    return f"<p>{stages}</p><table>{head}{body}</table>"
-
-# %% ../nbs/24_curation.ipynb #d24bae8f
-@patch
-def plot(self:Funnel,
-    ax:Axes|None=None, # where to draw; None: in a new figure
-)->Axes:
-    "A waterfall from made to kept"
-    steps = dict(made=0) | self.drops | dict(kept=0)         # name → rows that the step took
-    names = [name.replace("_", " ") for name in steps]
-    height = .28*len(steps) + .62                            # inches
-    if ax is None: _, ax = plt.subplots(figsize=(6.5, height))
-    left = self.made
-    for position, count in enumerate(steps.values()):
-        left -= count
-        label = f" −{count:,}" if count else f" {left:,}"
-        ax.barh(position, left, color="#4c72b0")
-        ax.barh(position, count, left=left, color="#c44e52")
-        ax.text(left+count, position, label, va="center", fontsize=8)
-    ax.set_yticks(range(len(steps)), names, fontsize=8)
-    ax.invert_yaxis()
-    ax.set_xlabel("rows")
-    ax.set_xlim(0, max(1, self.made)*1.12)
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
 
 # %% ../nbs/24_curation.ipynb #890753da
 def _drafts(path):
@@ -334,7 +330,7 @@ def _criterion(rows, table, made, criterion):
                         "pass the one that synthesize was given, as in curate(rows, criterion=town.ethical)")
     return criterion
 
-# %% ../nbs/24_curation.ipynb #646e1ca1
+# %% ../nbs/24_curation.ipynb #46d63cfd
 @dataclass(repr=False, eq=False)
 class Curated:
     "Rows that passed, the funnel they came through, and those that did not pass"
@@ -343,13 +339,58 @@ class Curated:
     criterion: Criterion # what the rows are about
     drop_reasons: Dataset # id, topic, question, response, critique, correction, reason, detail
     made: dict # what is known of their making: llm, seed, formats …
-    encoder: object = None # of questions, for `split`
+    encoder: Any = None # of questions, for `split`
 
     def __repr__(self): return f"Curated({self.funnel})"
     def _repr_html_(self): return self.funnel._repr_html_()
     def __len__(self): return len(self.rows)
     def __iter__(self):
         raise TypeError("a curated data set is split before use: train, calib, test = curate(rows).split()")
+
+    def split(self,
+        shares:tuple=(.7, .15, .15), # of train, calibration and test
+        seed:int=0, # of the order in which groups are dealt
+    )->tuple: # three data sets
+        "Deal groups of questions into train, calibration and test"
+        return _split(self, shares, seed)
+
+    def drop_similar(self,
+        encoder:Any="sentence-transformers/all-MiniLM-L6-v2", # what `as_encoder` takes
+        cosine:float=.9, # between response and correction, from which a row is dropped
+    )->"Curated": # without those rows; the funnel goes on with `too_similar`
+        "The paper's filter for inspector data"
+        return _without_similar(self, encoder, cosine)
+
+    def card(self,
+        files:dict, # split → (file, rows)
+        license:str="unknown", # an identifier of the Hub, such as "cc-by-4.0"; the LLM that wrote the rows may limit it
+        seed:int=0, # of the split
+    )->str: # Markdown with the Hub's front matter
+        "The text of README.md: front matter for machines, then tables for people"
+        return _card(self, files, license, seed)
+
+    def save(self,
+        folder:str|os.PathLike, # new, or one that holds an earlier result: that is replaced
+        shares:tuple=(.7, .15, .15), # of train, calibration and test
+        seed:int=0, # of the split
+        license:str="unknown", # an identifier of the Hub, such as "cc-by-4.0"
+    )->Path: # the folder
+        "Write three splits and the dropped rows as Parquet, with a card; a kill leaves the old result or the new one"
+        train, calibration, test = self.split(shares, seed)
+        splits = dict(train=train, calibration=calibration, test=test, dropped=self.drop_reasons)
+        def write_card(files): return self.card(files, license, seed)
+        _save(splits, expand(folder), write_card)
+        return expand(folder)
+
+    @delegates(save, but=["self", "folder"])
+    def push_to_hub(self,
+        repo:str, # "you/its-name"
+        private:bool=False, # on creation
+        **kwargs:Any, # what `save` takes: shares, seed, license
+    )->str: # its address
+        "Upload the folder that `save` writes as a data set of the Hub"
+        def write(folder): self.save(folder, **kwargs)
+        return push_folder(write, repo, private, repo_type="dataset", delete_patterns="data/*")
 
 # %% ../nbs/24_curation.ipynb #44da751f
 def _dataset(table, criterion, made):
@@ -409,14 +450,14 @@ def _reasons(table, filters, criterion, judge, threshold):
     _drop_duplicates(compared, questions, reasons, threshold)
     return reasons
 
-# %% ../nbs/24_curation.ipynb #ec9db93d
+# %% ../nbs/24_curation.ipynb #3dc7174b
 def curate(
     rows:Rows, # what `as_dicts` takes, or the `out=` folder of `synthesize`: that has the unparsed rows, too
     filters:Iterable[Callable]|Callable=FILTERS, # functions of a row that return what is wrong with it, or nothing
     criterion:Criterion|None=None, # what the rows are about; None: as the rows say
     threshold:float=.9, # likeness of two questions from which the second is a duplicate
     judge:Judge|Callable|None=None, # what `as_judge` takes; corrections must meet the criterion and responses miss it
-    encoder:object=None, # for `split`: what `as_encoder` takes; with it, questions that mean the same stay together
+    encoder:Any=None, # for `split`: what `as_encoder` takes; with it, questions that mean the same stay together
     out:str|os.PathLike|None=None, # a folder for the result, see `Curated.save`
 )->Curated:
     "Drop what no model should learn from"
@@ -432,7 +473,7 @@ def curate(
     if out is not None: curated.save(out)
     return curated
 
-# %% ../nbs/24_curation.ipynb #21e553d4
+# %% ../nbs/24_curation.ipynb #136d01a9
 def _arrow(dataset):
     "A data set as an Arrow table"
     return dataset.with_format("arrow")[:]
@@ -443,46 +484,38 @@ def _check_seed(seed):
         raise TypeError(f"seed={seed!r:.60}: give a whole number")
     return int(seed)
 
-@patch
-def split(self:Curated,
-    shares:tuple=(.7, .15, .15), # of train, calibration and test
-    seed:int=0, # of the order in which groups are dealt
-)->tuple: # three data sets
-    "Deal groups of questions into train, calibration and test"
-    sides = deal(self.rows["question"], shares, _check_seed(seed), self.encoder)
-    table = _arrow(self.rows)
+def _split(curated, shares, seed):
+    "Train, calibration and test rows"
+    sides = deal(curated.rows["question"], shares, _check_seed(seed), curated.encoder)
+    table = _arrow(curated.rows)
     parts = [_take(table, sorted(side)) for side in sides]
-    return tuple(_dataset(part, self.criterion, self.made) for part in parts)
+    return tuple(_dataset(part, curated.criterion, curated.made) for part in parts)
 
-# %% ../nbs/24_curation.ipynb #ae6b06e4
+# %% ../nbs/24_curation.ipynb #f8070dfa
 def _join(first, second):
     "Two funnels as one, where the second began with the rows that the first kept"
     drops = Counter(first.drops) + Counter(second.drops)
     examples = first.examples | second.examples
     return Funnel(first.made, first.parsed, first.unique, second.kept, dict(drops), examples)
 
-@patch
-def drop_similar(self:Curated,
-    encoder:object="sentence-transformers/all-MiniLM-L6-v2", # what `as_encoder` takes
-    cosine:float=.9, # between response and correction, from which a row is dropped
-)->Curated: # without those rows; the funnel goes on with `too_similar`
-    "The paper's filter for inspector data"
+def _without_similar(curated, encoder, cosine):
+    "The rows whose response and correction are less alike than `cosine`"
     check_fraction("cosine", cosine)
-    responses = embed(self.rows["response"], encoder)        # (rows, width), each of length 1
-    corrections = embed(self.rows["correction"], encoder)
+    responses = embed(curated.rows["response"], encoder)     # (rows, width), each of length 1
+    corrections = embed(curated.rows["correction"], encoder)
     reasons = []
     for similarity in (responses*corrections).sum(1):
         if similarity < cosine: reasons.append(None)
         else: reasons.append(Reason("too_similar", f"cosine {similarity:.3f}"))
-    fewer = _result(_arrow(self.rows), reasons, ["too_similar"], self.criterion, self.made, self.encoder)
-    fewer.funnel = _join(self.funnel, fewer.funnel)
-    dropped = pa.concat_tables([_arrow(self.drop_reasons), _arrow(fewer.drop_reasons)])
+    order = ["too_similar"]
+    fewer = _result(_arrow(curated.rows), reasons, order, curated.criterion, curated.made, curated.encoder)
+    fewer.funnel = _join(curated.funnel, fewer.funnel)
+    dropped = pa.concat_tables([_arrow(curated.drop_reasons), _arrow(fewer.drop_reasons)])
     fewer.drop_reasons = Dataset(dropped.combine_chunks())
     return fewer
 
-# %% ../nbs/24_curation.ipynb #3f57438a
-@patch
-def _front(self:Curated, files, license):
+# %% ../nbs/24_curation.ipynb #d9ec5221
+def _front(curated, files, license):
     "The card's front matter, in YAML"
     data_files = []
     for split, (path, _) in files.items():
@@ -495,9 +528,9 @@ def _front(self:Curated, files, license):
         task_categories=["text-generation", "text-classification"],
         configs=[dict(config_name="default", default=True, data_files=data_files),
                  dict(config_name="dropped", data_files=dropped_file)],
-        criterion=self.criterion.to_dict(),
-        made=self.made,
-        funnel=self.funnel.to_dict())
+        criterion=curated.criterion.to_dict(),
+        made=curated.made,
+        funnel=curated.funnel.to_dict())
     return data.to_yaml().strip()
 
 def _markdown(head, rows):
@@ -508,15 +541,14 @@ def _markdown(head, rows):
         lines.append(f"| {joined} |")
     return "\n".join(lines)
 
-@patch
-def _facts(self:Curated, license, seed):
+def _facts(curated, license, seed):
     "The facts about the rows that a card lists, as (name, value) pairs"
-    made, used = self.made, self.made.get("used")
+    made, used = curated.made, curated.made.get("used")
     facts = {"LLM": made.get("llm"),
              "seed of the run": made.get("seed"),
              "temperature": made.get("temperature"),
              "hash of the prompts": made.get("formats"),
-             "hash of the criterion": self.criterion.fingerprint,
+             "hash of the criterion": curated.criterion.fingerprint,
              "spent": describe_usage(used) if used else None,
              "seed of the split": seed,
              "licence": license}
@@ -524,20 +556,15 @@ def _facts(self:Curated, license, seed):
         if value is None: value = "not recorded"
         yield name, str(value).replace("|", "\\|")
 
-# %% ../nbs/24_curation.ipynb #9b707a74
-@patch
-def card(self:Curated,
-    files:dict, # split → (file, rows)
-    license:str="unknown", # an identifier of the Hub, such as "cc-by-4.0"; the LLM that wrote the rows may limit it
-    seed:int=0, # of the split
-)->str: # Markdown with the Hub's front matter
-    "The text of README.md: front matter for machines, then tables for people"
-    name, front = self.criterion.name, self._front(files, license)
-    principles = [f"{number}. {principle}" for number, principle in enumerate(self.criterion.principles, 1)]
-    steps = [("made", self.funnel.made)]
-    for reason, count in self.funnel.drops.items():
+# %% ../nbs/24_curation.ipynb #8d6dbc78
+def _card(curated, files, license, seed):
+    "The text of README.md; `files`: split → (file, rows)"
+    name, front = curated.criterion.name, _front(curated, files, license)
+    principles = [f"{number}. {principle}" for number, principle in enumerate(curated.criterion.principles, 1)]
+    steps = [("made", curated.funnel.made)]
+    for reason, count in curated.funnel.drops.items():
         steps.append((f"− {reason}", count))
-    steps.append(("kept", self.funnel.kept))
+    steps.append(("kept", curated.funnel.kept))
     splits = [(split, n_rows) for split, (_, n_rows) in files.items()]
     sections = [f"---\n{front}\n---",
                 f"# Corrections that make answers {name}",
@@ -545,24 +572,14 @@ def card(self:Curated,
                 "meets it. All of it was written by an LLM: expect mistakes.",
                 f"Criterion **{name}**:",
                 "\n".join(principles),
-                _markdown(["", ""], self._facts(license, seed)),
+                _markdown(["", ""], _facts(curated, license, seed)),
                 _markdown(["step", "rows"], steps),
                 _markdown(["split", "rows"], splits),
                 "Questions that are alike stand in one split.\n"]
     return "\n\n".join(sections)
 
-# %% ../nbs/24_curation.ipynb #b9a303a3
-def _put(path, data):
-    "Write a file so that it is there as a whole or not at all"
-    beside = path.with_name(f".{os.getpid()}.tmp")
-    with open(beside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-
-# %% ../nbs/24_curation.ipynb #cafefe13
-_DATA_FILE = re.compile(r"(?:train|calibration|test|dropped)-[0-9a-f]{12}\.parquet|\.\w+\.tmp")
+# %% ../nbs/24_curation.ipynb #1488d3e0
+_DATA_FILE = re.compile(r"(?:train|calibration|test|dropped)-[0-9a-f]{12}\.parquet|\.[\w-]+\.tmp")
 
 def _parquet(dataset):
     "A data set as the bytes of a Parquet file"
@@ -584,45 +601,16 @@ def _remove_others(folder, names):
         name = path.relative_to(folder).as_posix()
         if _DATA_FILE.fullmatch(path.name) and name not in names: path.unlink(missing_ok=True)
 
-@patch
-def save(self:Curated,
-    folder:str|os.PathLike, # new, or one that holds an earlier result: that is replaced
-    shares:tuple=(.7, .15, .15), # of train, calibration and test
-    seed:int=0, # of the split
-    license:str="unknown", # an identifier of the Hub, such as "cc-by-4.0"
-)->Path: # the folder
-    "Write three splits and the dropped rows as Parquet, with a card; a kill leaves the old result or the new one"
-    folder = Path(folder).expanduser()
-    train, calibration, test = self.split(shares, seed)
-    splits = dict(train=train, calibration=calibration, test=test, dropped=self.drop_reasons)
+def _save(splits, folder, write_card):
+    "Write each data set of `splits` (split → rows), then the card, which names their files"
     _check_folder(folder)
-    (folder/"data").mkdir(parents=True, exist_ok=True)
+    make_folder(folder/"data")
     files = {}                                               # split → (file, rows)
     for split, dataset in splits.items():
         data = _parquet(dataset)
         content_hash = hashlib.sha256(data).hexdigest()[:12]
         name = f"data/{split}-{content_hash}.parquet"
         files[split] = name, len(dataset)
-        if not (folder/name).exists(): _put(folder/name, data)
-    card = self.card(files, license, seed)
-    _put(folder/"README.md", card.encode())
+        if not (folder/name).exists(): write_file(folder/name, data)
+    write_file(folder/"README.md", write_card(files))
     _remove_others(folder, [name for name, _ in files.values()])
-    return folder
-
-# %% ../nbs/24_curation.ipynb #39a84f83
-@patch
-@delegates(Curated.save, but=["folder"])
-def push_to_hub(self:Curated,
-    repo:str, # "you/its-name"
-    private:bool=False, # on creation
-    **kwargs, # what `save` takes: shares, seed, license
-)->str: # its address
-    "Upload the folder that `save` writes as a data set of the Hub"
-    if not isinstance(repo, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise DataError(f"a repository of the Hub looks like you/its-name; got {repo!r:.60}")
-    api = HfApi()
-    with TemporaryDirectory() as scratch:
-        folder = self.save(Path(scratch)/"data-set", **kwargs)
-        url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=folder, delete_patterns="data/*")
-    return str(url)

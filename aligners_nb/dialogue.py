@@ -1,4 +1,4 @@
-"""How a question, a response and its correction become tokens: roles, chat templates, loss masks.
+"""Turns a question, a response and its correction into tokens: roles, chat templates, loss masks
 
 Docs: https://example-user.github.io/aligners-nb/dialogue.html.md"""
 
@@ -7,9 +7,8 @@ Docs: https://example-user.github.io/aligners-nb/dialogue.html.md"""
 # %% auto #0
 __all__ = ['CHATML', 'SMALL_TEXT', 'PLAIN_TEMPLATE', 'small_tokenizer', 'small_word_tokenizer', 'Dialogue']
 
-# %% ../nbs/12_dialogue.ipynb #9d26ab26
+# %% ../nbs/12_dialogue.ipynb #eec62f16
 from collections.abc import Sequence
-from fastcore.basics import patch
 from functools import cached_property
 from jinja2 import TemplateError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -18,7 +17,7 @@ from typing import Any
 from .criterion import Criterion, DataError
 from .prompts import aligner_request, assistant, conversation, user
 
-# %% ../nbs/12_dialogue.ipynb #d6e774ef
+# %% ../nbs/12_dialogue.ipynb #fa780605
 CHATML = ("{% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 SMALL_TEXT = "When does the library open? It opens at nine, as any fool knows. Boil the egg for eight minutes."
@@ -26,9 +25,9 @@ SMALL_TEXT = "When does the library open? It opens at nine, as any fool knows. B
 def small_tokenizer(
     template:str|None=None, # a chat template, such as `CHATML`; None: a base model's tokenizer, which has none
     control:Sequence[str]=("<|im_end|>", "<|im_start|>"), # control tokens; the first one ends a turn and pads a batch
-    **kwargs, # anything else `PreTrainedTokenizerFast` takes
+    **kwargs:Any, # anything else `PreTrainedTokenizerFast` takes
 )->PreTrainedTokenizerFast:
-    "A byte-level tokenizer of 300 tokens, made in a moment"
+    "A byte-level tokenizer of 300 tokens, trained in a moment"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -40,7 +39,7 @@ def small_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **{**names, **kwargs})
 
 def small_word_tokenizer(
-    **kwargs, # anything `PreTrainedTokenizerFast` takes
+    **kwargs:Any, # anything `PreTrainedTokenizerFast` takes
 )->PreTrainedTokenizerFast:
     "A WordPiece tokenizer of less than 300 tokens, which reads one text or a pair of texts"
     names = dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
@@ -52,8 +51,8 @@ def small_word_tokenizer(
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **kwargs)
 
-# %% ../nbs/12_dialogue.ipynb #1eb27ce1
-# the plain form as a server wants it; `Dialogue` itself encodes the texts apart from the tokens between them
+# %% ../nbs/12_dialogue.ipynb #f307f341
+# the plain form as a template for servers; `Dialogue` itself encodes texts and control tokens separately
 PLAIN_TEMPLATE = ("{% for m in messages %}{{ m.role | capitalize }}: {{ m.content }}{{ eos_token }}{% endfor %}"
                   "{% if add_generation_prompt %}Assistant:{% endif %}")
 
@@ -73,12 +72,12 @@ class Dialogue:
     def text_ids(self,
         text:str, # anything a user typed
     )->list[int]: # none of them a control token
-        "Ids of a plain text; what looks like a control token is spelled out"
+        "Ids of a plain text; a control token in it is encoded as ordinary characters"
         return self.tok(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     @cached_property
     def start_ids(self)->list[int]:
-        "The ids that begin a plain conversation: what the tokenizer puts before every text, such as <s>"
+        "The ids that the tokenizer puts before every text, such as <s>; a plain conversation begins with them"
         return _ids_before_a_text(self.tok)
 
     @cached_property
@@ -91,50 +90,73 @@ class Dialogue:
         "The ids at which generation stops: end of turn and end of text"
         return {self.tok.eos_token_id, self.end_ids[-1]}
 
-# %% ../nbs/12_dialogue.ipynb #2712c572
-@patch
-def ids(self:Dialogue,
-    messages:list, # chat messages
-    reply:bool=False, # add what begins the assistant's next turn?
-)->list[int]:
-    "The ids of a conversation; `DataError` if the chat template refuses it"
-    if self.chat: return self._chat_ids(messages, reply)
-    ids = list(self.start_ids)
-    for message in messages:
-        ids += self.text_ids(f"{message['role'].capitalize()}: {message['content']}")
-        ids.append(self.tok.eos_token_id)
-    return ids + self.text_ids("Assistant:") if reply else ids
+    def ids(self,
+        messages:list, # chat messages
+        reply:bool=False, # true: add the beginning of the assistant's next turn
+    )->list[int]:
+        "The ids of a conversation; `DataError` if the chat template refuses it"
+        if self.chat: return _chat_ids(self.tok, messages, reply)
+        ids = list(self.start_ids)
+        for message in messages:
+            ids += self.text_ids(f"{message['role'].capitalize()}: {message['content']}")
+            ids.append(self.tok.eos_token_id)
+        return ids + self.text_ids("Assistant:") if reply else ids
 
+    @property
+    def template(self)->str:
+        "The chat template with which a server encodes conversations like this dialogue"
+        if self.chat: return self.tok.chat_template
+        return self.tok.decode(self.start_ids) + PLAIN_TEMPLATE
+
+    def answer_ids(self,
+        text:str, # an assistant's text
+    )->list[int]:
+        "The ids of an assistant's text, which follow those of a prompt"
+        return self.text_ids(text if self.chat else " "+text)
+
+    def aligner_prompt(self,
+        criterion:Criterion, # what answers must meet
+        question:str|list, # a text, or messages
+        response:str, # the answer to correct
+    )->list[int]:
+        "The conversation that an aligner continues"
+        return self.ids([*conversation(question), assistant(response), user(aligner_request(criterion))], reply=True)
+
+    def aligner_example(self,
+        criterion:Criterion, # what answers must meet
+        question:str|list, # a text, or messages
+        response:str, # the answer to correct
+        correction:str, # what the aligner should write
+    )->dict: # input_ids, and labels of the same length: -100 up to the correction
+        "A training example, with a loss on the correction and the end of the turn only"
+        prompt_ids = self.aligner_prompt(criterion, question, response)
+        learned_ids = self.answer_ids(correction) + self.end_ids
+        return dict(input_ids=prompt_ids+learned_ids, labels=[-100]*len(prompt_ids)+learned_ids)
+
+# %% ../nbs/12_dialogue.ipynb #3414347b
 def _ids_before_a_text(tok):
     "The special tokens that a tokenizer puts before a text"
     plain_ids = tok("a", add_special_tokens=False)["input_ids"]
     ids = tok("a")["input_ids"]
     return ids[:ids.index(plain_ids[0])]
 
-# %% ../nbs/12_dialogue.ipynb #575b1cd7
-@patch
-def _chat_ids(self:Dialogue, messages, reply):
+# %% ../nbs/12_dialogue.ipynb #ec69d793
+def _chat_ids(tok, messages, reply):
     "The ids of a conversation in the model's own chat template"
-    try: encoded = self.tok.apply_chat_template(messages, add_generation_prompt=reply, tokenize=True, return_dict=True,
-                                                sanitize_control_tokens=True, enable_thinking=False)
-    # a template is a program: what it does not expect fails in many ways
+    try: encoded = tok.apply_chat_template(messages, add_generation_prompt=reply, tokenize=True, return_dict=True,
+                                           sanitize_control_tokens=True, enable_thinking=False)
+    # a template is a program, and an unexpected conversation can raise any of these errors in it
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as e:
         merged = _without_system(messages)
-        if merged: return self._chat_ids(merged, reply)
+        if merged: return _chat_ids(tok, merged, reply)
         roles = ", ".join(message["role"] for message in messages)
         raise DataError(f"the model's chat template refuses a conversation of {roles}: {e}") from None
     return list(encoded["input_ids"])
 
 def _without_system(messages):
-    "The conversation with its system message at the head of the user's first turn; None if it has none to move"
+    "The conversation with its system message moved into the user's first turn; None if there is none to move"
     if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user": return None
     return [user(f"{messages[0]['content']}\n\n{messages[1]['content']}"), *messages[2:]]
-
-# %% ../nbs/12_dialogue.ipynb #7404c5c2
-@patch(as_prop=True)
-def template(self:Dialogue)->str:
-    "The chat template with which a server asks as this dialogue does"
-    return self.tok.chat_template if self.chat else self.tok.decode(self.start_ids) + PLAIN_TEMPLATE
 
 # %% ../nbs/12_dialogue.ipynb #eebe26a6
 def _ids_after_a_turn(tok):
@@ -146,32 +168,3 @@ def _ids_after_a_turn(tok):
     for i, token in enumerate(ids):
         if token in tok.all_special_ids or token in tok.added_tokens_decoder: return ids[:i+1]
     return [tok.eos_token_id]
-
-# %% ../nbs/12_dialogue.ipynb #11f9bbfc
-@patch
-def answer_ids(self:Dialogue,
-    text:str, # an assistant's text
-)->list[int]:
-    "An assistant's text as it follows a generation prompt"
-    return self.text_ids(text if self.chat else " "+text)
-
-@patch
-def aligner_prompt(self:Dialogue,
-    criterion:Criterion, # what answers must meet
-    question:str|list, # a text, or messages
-    response:str, # the answer to correct
-)->list[int]:
-    "The conversation that an aligner goes on with"
-    return self.ids([*conversation(question), assistant(response), user(aligner_request(criterion))], reply=True)
-
-@patch
-def aligner_example(self:Dialogue,
-    criterion:Criterion, # what answers must meet
-    question:str|list, # a text, or messages
-    response:str, # the answer to correct
-    correction:str, # what the aligner should write
-)->dict: # input_ids, and labels of the same length: -100 up to the correction
-    "A training example, with a loss on the correction and the end of the turn only"
-    prompt_ids = self.aligner_prompt(criterion, question, response)
-    learned_ids = self.answer_ids(correction) + self.end_ids
-    return dict(input_ids=prompt_ids+learned_ids, labels=[-100]*len(prompt_ids)+learned_ids)

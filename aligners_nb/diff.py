@@ -27,12 +27,12 @@ def words(
     if not isinstance(text, str): raise TypeError(f"a text is needed; got {text!r:.60}")
     return _PIECE.findall(text)
 
-# %% ../nbs/04_diff.ipynb #b6a076ec
+# %% ../nbs/04_diff.ipynb #0189da58
 _MARKS = dict(equal=("", ""), delete=("[-", "-]"), insert=("{+", "+}"))
 _HTML_MARKS = dict(
     equal=("", ""),
-    delete=("<del style='background:#f8514933;text-decoration:line-through;border-radius:2px'>", "</del>"),
-    insert=("<ins style='background:#2ea04333;text-decoration:none;border-radius:2px'>", "</ins>"))
+    delete=("<del style='background:#f8514933;text-decoration:line-through;border-radius:2px;margin:0 .12em'>", "</del>"),
+    insert=("<ins style='background:#2ea04333;text-decoration:none;border-radius:2px;margin:0 .12em'>", "</ins>"))
 
 @dataclass(frozen=True)
 class Diff:
@@ -59,7 +59,7 @@ class Diff:
             pieces.append(begin + escape(text) + end)
         return "".join(pieces)
 
-# %% ../nbs/04_diff.ipynb #d223675f
+# %% ../nbs/04_diff.ipynb #d809ccb7
 @dataclass
 class _Run:
     "Kept text, and the change that follows it"
@@ -72,7 +72,7 @@ def _runs(
     old:Sequence[str], # words
     new:Sequence[str], # words
 )->list[_Run]:
-    "The texts as kept text and changes in turn"
+    "The two texts as a list of runs"
     runs = [_Run()]
     for op in opcodes:
         removed, added = "".join(old[op.src_start:op.src_end]), "".join(new[op.dest_start:op.dest_end])
@@ -84,7 +84,7 @@ def _runs(
     return runs
 
 def _joined(runs:Sequence[_Run])->list[_Run]:
-    "Two changes with only space between them become one"
+    "The runs, with changes joined that have only space between them"
     joined = [runs[0]]
     for run in runs[1:]:
         last = joined[-1]

@@ -1,4 +1,4 @@
-"""LLMs behind OpenAI-compatible servers, one or several, which stumble.
+"""LLMs behind OpenAI-compatible servers, with retries, limits and errors that say what to do
 
 Docs: https://example-user.github.io/aligners-nb/endpoint.html.md"""
 
@@ -30,9 +30,9 @@ from .criterion import DataError, LLMError
 from .llm import LLM, Cut, Refused
 from .prompts import conversation
 
-# %% ../nbs/11_endpoint.ipynb #d151386e
+# %% ../nbs/11_endpoint.ipynb #bbb264e1
 def _is_address(url):
-    "Does it have the form of a server's address?"
+    "True if `url` has the form of a server's address"
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -45,19 +45,19 @@ def _without_secrets(url):
 
 class Endpoint(LLM):
     "A model behind OpenAI-compatible servers; needs `pip install aligners-nb[openai]`"
-    # all servers are taken to know these until one says otherwise
-    structured = True          # can replies be held to a JSON schema?
-    chat_only = False          # are there no completions?
+    # these are assumed until a server reports otherwise
+    structured = True          # true if replies can be forced into a JSON schema
+    chat_only = False          # true if there are no completions
     limit_name = "max_tokens"  # the name of the limit on a reply's tokens
-    top_logprobs = 20          # first tokens shown with their log-probabilities; OpenAI and vLLM show no more
+    top_logprobs = 20          # number of first tokens with log-probabilities; OpenAI and vLLM show no more
 
     def __init__(self,
         base_url:str|list[str], # such as "http://localhost:8000/v1", or a list of servers that have the same model
         model:str|None=None, # the model's name; None: the first one that the server lists
-        concurrency:int=16, # calls under way at a time
+        concurrency:int=16, # number of parallel calls
         timeout:float=120., # seconds a call may take
-        max_retries:int=12, # of a call with a passing failure; waits grow from half a second to eight
-        requests_per_minute:float|None=None, # begin no more calls than these
+        max_retries:int=12, # of a call with a temporary failure; waits grow from half a second to eight
+        requests_per_minute:float|None=None, # limit on the calls of a minute
         prices:tuple|list=(0., 0.), # dollars for a million prompt tokens and for a million completion tokens
         key_env:str="OPENAI_API_KEY", # the environment variable that holds the key
     ):
@@ -70,36 +70,40 @@ class Endpoint(LLM):
         if concurrency < 1 or (requests_per_minute is not None and requests_per_minute <= 0):
             raise DataError("concurrency must be 1 or more and requests_per_minute above 0; "
                             f"got {concurrency} and {requests_per_minute}")
-        self.model, self.key_env, self.timeout, self.max_retries = model, key_env, timeout, max_retries
+        self.model = model
         self.name = model or _without_secrets(self.urls[0])  # until a server says which model it has
-        self.concurrency, self.in_flight = concurrency, 8*concurrency
+        self.key_env = key_env
+        self.timeout = timeout
+        self.max_retries = max_retries
+        self.concurrency = concurrency
+        self.in_flight = 8*concurrency
         self.requests_per_minute = requests_per_minute
         self.usage.prices = tuple(prices)
-        self.next_slot = 0.      # the earliest time of the next call that keeps the pace
+        self.next_slot = 0.      # the earliest time of the next call, if calls per minute are limited
         self.left_out = set()    # parameters that servers turned down
-        self.answered = False    # has a server ever replied?
+        self.answered = False    # true once a server has replied
         self._forget_connections()
 
     def _forget_connections(self):
-        "Begin without connections; a forked process begins anew, since no connection survives a fork"
+        "Start without connections, also after a fork, which no connection survives"
         self.pid = os.getpid()
-        self.servers, self.models = [], []               # the servers that are there, and the models that they list
-        self.gate = asyncio.Semaphore(self.concurrency)  # bounds the calls under way
+        self.servers = []                                # the servers that accept connections
+        self.models = []                                 # the models that they list
+        self.gate = asyncio.Semaphore(self.concurrency)  # limits the parallel calls
         self.connecting = asyncio.Lock()
 
-# %% ../nbs/11_endpoint.ipynb #c15d0e7d
-@patch
-def _hide(self:Endpoint, message):
+# %% ../nbs/11_endpoint.ipynb #87636dc8
+def _hide(endpoint, message):
     "A message for people: at most 300 characters, no secrets"
-    key = os.environ.get(self.key_env, "")
+    key = os.environ.get(endpoint.key_env, "")
     secrets = [key, key.strip()]
-    for parts in map(urlsplit, self.urls):
+    for parts in map(urlsplit, endpoint.urls):
         secrets += [parts.password, parts.query]
     for secret in filter(None, secrets):
         message = message.replace(secret, "…")
     return message[:300]
 
-# %% ../nbs/11_endpoint.ipynb #a5c74ac2
+# %% ../nbs/11_endpoint.ipynb #23ac7046
 _loop = None
 _loop_lock = threading.Lock()
 
@@ -110,7 +114,7 @@ def _forget_loop():
 os.register_at_fork(after_in_child=_forget_loop)  # a forked child has the loop, but not its thread
 
 def _run_on_loop(coroutine):
-    "The result of a coroutine, run on a loop that lives as long as the process"
+    "The result of a coroutine, run on the loop that all endpoints share"
     global _loop
     with _loop_lock:
         if _loop is None:
@@ -137,7 +141,7 @@ def _header_value(variable):
     if faults: raise LLMError(f"{variable} in the environment has {' and '.join(faults)}: set it again without")
     return value or None
 
-# %% ../nbs/11_endpoint.ipynb #68cb0ded
+# %% ../nbs/11_endpoint.ipynb #025fd356
 def _openai():
     "The openai package"
     try:
@@ -149,7 +153,7 @@ def _openai():
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
 def _proxy_variable(url):
-    "The name of the environment variable with the proxy that calls to `url` go through; None if there is none"
+    "The environment variable that names the proxy for calls to `url`; None if there is none"
     parts = urlsplit(url)
     if proxy_bypass(parts.hostname or ""): return None  # no_proxy
     for name in (f"{parts.scheme}_proxy", "all_proxy"):
@@ -158,10 +162,10 @@ def _proxy_variable(url):
     return None
 
 def _http_client(url):
-    "A client without proxies where those in the environment can't be used and `url` needs none; None: openai's own"
+    "A client without proxies, if those in the environment are malformed and `url` needs none; None: openai's own"
     if not getproxies(): return None
     try:
-        # not the asynchronous one, which complains later if it was not made to the end
+        # the synchronous client: an asynchronous one whose creation failed prints a warning later
         _openai().DefaultHttpxClient().close()
         return None
     except Exception as e:
@@ -173,29 +177,28 @@ def _http_client(url):
     raise LLMError(f"the proxy in {' or '.join(names)} can't be used: {reason}. Set it again, unset it, "
                    f"or add {urlsplit(url).hostname} to no_proxy")
 
-# %% ../nbs/11_endpoint.ipynb #8aeb99df
+# %% ../nbs/11_endpoint.ipynb #de716843
 _inherited = []  # clients of the parent of a forked process, which may not close them
 
 def _hang_up(client, loop, pid, getpid=os.getpid, run=asyncio.run_coroutine_threadsafe, keep=_inherited.append):
-    "Close the connections of an endpoint that is gone; its names are defaults, for the module may be gone, too"
+    "Close the connections of a deleted endpoint; functions are default arguments, as the module may be deleted, too"
     if pid == getpid():
         run(client.close(), loop)
     else:
         keep(client)
 
-@patch
-def _client(self:Endpoint, url):
-    "A client of one server; it retries nothing, since we do"
+def _client(endpoint, url):
+    "A client of one server, without retries of its own"
     base_url, _, query = url.partition("?")
     client = _openai().AsyncOpenAI(
-        base_url=base_url, default_query=dict(parse_qsl(query)), api_key=_header_value(self.key_env) or "none",
+        base_url=base_url, default_query=dict(parse_qsl(query)), api_key=_header_value(endpoint.key_env) or "none",
         organization=_header_value("OPENAI_ORG_ID"), project=_header_value("OPENAI_PROJECT_ID"),
-        http_client=_http_client(url), timeout=self.timeout, max_retries=0)
-    finalizer = weakref.finalize(self, _hang_up, client, asyncio.get_running_loop(), os.getpid())
+        http_client=_http_client(url), timeout=endpoint.timeout, max_retries=0)
+    finalizer = weakref.finalize(endpoint, _hang_up, client, asyncio.get_running_loop(), os.getpid())
     finalizer.atexit = False
     return client
 
-# %% ../nbs/11_endpoint.ipynb #b1a695d6
+# %% ../nbs/11_endpoint.ipynb #146b2e7b
 class Unreadable(LLMError):
     "A server sent something that is no reply"
 
@@ -219,12 +222,12 @@ def _message_text(message, is_ended):
 def _text(choice):
     "The text of a chat or a completion; `Unreadable` if there is none"
     message = getattr(choice, "message", None)
-    if not message:
-        text = getattr(choice, "text", None)
-    else:
-        text = _message_text(message, bool(getattr(choice, "finish_reason", None)))
+    if message:
         role = getattr(message, "role", None) or "assistant"
         if role != "assistant": raise Unreadable(f"it is a message of the {role}")
+        text = _message_text(message, bool(getattr(choice, "finish_reason", None)))
+    else:
+        text = getattr(choice, "text", None)
     if not isinstance(text, str): raise Unreadable("it holds no text")
     return text
 
@@ -249,21 +252,21 @@ def _read_reply(response, max_tokens):
         return Refused(f"it used all {max_tokens} tokens before it answered (reasoning?): raise max_tokens")
     return Cut(text)
 
-# %% ../nbs/11_endpoint.ipynb #fce6b7bc
+# %% ../nbs/11_endpoint.ipynb #c381c98c
 @dataclass(eq=False)
 class _Server:
-    "A server that is there"
+    "A server that accepts connections"
     url: str
-    client: Any                              # an `openai.AsyncOpenAI`
-    models: list = field(default_factory=list)  # the names that it lists; empty where it has no list
-    failures: int = 0                        # times in a row that it hung or cut the line
-    set_aside_until: float = 0.              # on the monotonic clock; until then the others are asked first
+    client: Any                                 # an `openai.AsyncOpenAI`
+    models: list = field(default_factory=list)  # the names that it lists; empty if it has no list
+    failures: int = 0                           # times in a row that it hung or closed the connection
+    set_aside_until: float = 0.                 # on the monotonic clock; until then the others are asked first
 
 _MOST_FAILURES = 3  # in a row; then a server is set aside
 _SET_ASIDE = 60     # seconds
 
 async def _list_models(client):
-    "The names of a server's models; what is no list counts as an empty one"
+    "The names of a server's models; empty if it sends no list"
     openai = _openai()
     try:
         return [model.id for model in (await client.models.list()).data if isinstance(model.id, str)]
@@ -271,23 +274,23 @@ async def _list_models(client):
         return []
     except openai.APIError:
         raise
-    except Exception:  # a server may send anything in place of a list
+    except Exception:  # a server may send anything instead of a list
         return []
 
 def _is_no_connection(error):
-    "Was nothing reached at all, neither server nor proxy?"
+    "True if neither the server nor a proxy was reached"
     return type(error.__cause__).__name__ in ("ConnectError", "ProxyError")
 
-# %% ../nbs/11_endpoint.ipynb #006fba53
-@patch
-def _addresses(self:Endpoint): return ", ".join(map(_without_secrets, self.urls))
+# %% ../nbs/11_endpoint.ipynb #9fe150d9
+def _addresses(endpoint): return ", ".join(map(_without_secrets, endpoint.urls))
 
-@patch
-async def _greet(self:Endpoint):
+async def _greet(endpoint):
     "The servers that accept a connection, each with the models that it lists"
-    openai, servers, no_connection = _openai(), [], None
-    for url in self.urls:
-        server = _Server(url, self._client(url))
+    openai = _openai()
+    servers = []
+    no_connection = None  # the error of a server that refused the connection
+    for url in endpoint.urls:
+        server = _Server(url, _client(endpoint, url))
         try:
             server.models = await _list_models(server.client.with_options(timeout=10))
         except (openai.AuthenticationError, openai.PermissionDeniedError):
@@ -301,40 +304,38 @@ async def _greet(self:Endpoint):
         servers.append(server)
     if no_connection and not servers: raise no_connection
     reached_urls = {server.url for server in servers}
-    silent_urls = [_without_secrets(url) for url in self.urls if url not in reached_urls]
+    silent_urls = [_without_secrets(url) for url in endpoint.urls if url not in reached_urls]
     if silent_urls:
         warnings.warn(f"nothing answers at {', '.join(silent_urls)}; going on with the other {len(servers)}")
     return servers
 
-@patch
-def _drop(self:Endpoint, server):
-    "Ask a server no more"
-    if server not in self.servers: return
-    self.servers.remove(server)
-    warnings.warn(f"{_without_secrets(server.url)} has no model {self.model!r}; "
-                  f"going on with the other {len(self.servers)}")
+def _drop(endpoint, server):
+    "Leave out a server that does not have the model"
+    if server not in endpoint.servers: return
+    endpoint.servers.remove(server)
+    warnings.warn(f"{_without_secrets(server.url)} has no model {endpoint.model!r}; "
+                  f"going on with the other {len(endpoint.servers)}")
 
-# %% ../nbs/11_endpoint.ipynb #56aa59d6
-@patch
-async def _connect(self:Endpoint):
-    "Find out, once, which servers are there and what they serve"
-    async with self.connecting:
-        if self.servers: return
-        servers = await self._greet()
-        self.models = list(dict.fromkeys(model for server in servers for model in server.models))
-        if not self.model:
-            self.models = self.models or await _list_models(servers[0].client)
-            if not self.models:
-                raise LLMError(f"{self._addresses()} lists no models: does the address end in /v1? "
+# %% ../nbs/11_endpoint.ipynb #4f33da97
+async def _connect(endpoint):
+    "Find the servers that accept connections, and their models; only once"
+    async with endpoint.connecting:
+        if endpoint.servers: return
+        servers = await _greet(endpoint)
+        endpoint.models = list(dict.fromkeys(model for server in servers for model in server.models))
+        if not endpoint.model:
+            endpoint.models = endpoint.models or await _list_models(servers[0].client)
+            if not endpoint.models:
+                raise LLMError(f"{_addresses(endpoint)} lists no models: does the address end in /v1? "
                                "If it does, give model='the name'")
-            self.model = self.name = self.models[0]
-        self.servers = servers
-        if self.model in self.models:
+            endpoint.model = endpoint.name = endpoint.models[0]
+        endpoint.servers = servers
+        if endpoint.model in endpoint.models:
             for server in servers[:]:
-                if server.models and self.model not in server.models:
-                    self._drop(server)
+                if server.models and endpoint.model not in server.models:
+                    _drop(endpoint, server)
 
-# %% ../nbs/11_endpoint.ipynb #60dee97f
+# %% ../nbs/11_endpoint.ipynb #b76da2b3
 _PATIENCE = 120                          # the most seconds we wait for a server that asks us to
 _FIRST_PAUSE, _LONGEST_PAUSE = .5, 8     # seconds that we wait unasked
 
@@ -352,56 +353,60 @@ def _requested_pause(headers):
         return None
 
 def _pause_after(error):
-    "Seconds to wait before the same server is asked again, 0: as usual; None: it would say the same"
+    "Seconds that the server asks us to wait, 0 if it does not ask; None if the failure is not temporary"
     code = getattr(error, "status_code", 0)  # no code: there was no response
-    passes = code == 0 or code in (408, 409, 429) or (code >= 500 and code != 501)
+    is_temporary = code == 0 or code in (408, 409, 429) or (code >= 500 and code != 501)
     headers = getattr(getattr(error, "response", None), "headers", {})
     pause = _requested_pause(headers) or 0
-    return pause if passes and pause <= _PATIENCE and headers.get("x-should-retry") != "false" else None
+    if not is_temporary or pause > _PATIENCE or headers.get("x-should-retry") == "false": return None
+    return pause
 
-# %% ../nbs/11_endpoint.ipynb #cac19fc7
-@patch
-def _next_server(self:Endpoint, number, ready_at):
-    "The server for call `number`; `ready_at` has the time from which an address may be asked again"
+def _growing_pause(n_failures):
+    "Seconds to wait after this many failures, if the server does not ask for a pause"
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE*2**n_failures)
+
+# %% ../nbs/11_endpoint.ipynb #b149cf93
+def _next_server(endpoint, number, ready_at):
+    "The server for call `number`; `ready_at` maps an address to the time from which it may be asked again"
     now = time.monotonic()
+
     def rank(server):
-        turn = (self.servers.index(server) - number) % len(self.servers)
+        turn = (endpoint.servers.index(server) - number) % len(endpoint.servers)
         return server.set_aside_until > now, max(ready_at.get(server.url, 0), now), turn
-    server = min(self.servers, key=rank)
+
+    server = min(endpoint.servers, key=rank)
     if server.failures >= _MOST_FAILURES:
         server.set_aside_until = now + _SET_ASIDE  # this call tries it, no other
     return server
 
-@patch
-async def _wait_for_turn(self:Endpoint, start):
-    "Wait until `start`, and then for a place in the pace"
+async def _wait_for_turn(endpoint, start):
+    "Wait until `start`, and until the limit of calls per minute allows another call"
     await asyncio.sleep(max(0, start - time.monotonic()))
-    if not self.requests_per_minute: return
+    if not endpoint.requests_per_minute: return
     now = time.monotonic()
-    slot = max(now, self.next_slot)
-    self.next_slot = slot + 60/self.requests_per_minute
+    slot = max(now, endpoint.next_slot)
+    endpoint.next_slot = slot + 60/endpoint.requests_per_minute
     await asyncio.sleep(slot - now)
 
-# %% ../nbs/11_endpoint.ipynb #ae7542f7
+# %% ../nbs/11_endpoint.ipynb #c6b50db5
 class _Call(NamedTuple):
-    "A call that can be made again"
-    send: Callable  # takes a client, returns (awaitable) what the server sends
-    read: Callable  # takes that, returns the reply
+    "A call that can be repeated"
+    send: Callable  # takes a client, returns the server's response (awaitable)
+    read: Callable  # takes the response, returns the reply
 
 def _token_count(usage, name):
-    "A number of tokens in a server's account; 0 if there is none that can be read"
+    "A number of tokens in the usage that a server reports; 0 if it is missing or no number"
     count = getattr(usage, name, 0)
     is_number = isinstance(count, (int, float)) or (isinstance(count, str) and count.isdecimal())
     return int(count) if is_number else 0
 
-@patch
-async def _ask(self:Endpoint, server, call):
+async def _ask(endpoint, server, call):
     "The reply of one server"
     openai = _openai()
     try:
         response = await call.send(server.client)
         usage = getattr(response, "usage", None)
-        self.usage.add(1, _token_count(usage, "prompt_tokens"), _token_count(usage, "completion_tokens"))
+        endpoint.usage.add(1, _token_count(usage, "prompt_tokens"), _token_count(usage, "completion_tokens"))
         reply = call.read(response)
     except openai.APIConnectionError:
         server.failures += 1
@@ -412,49 +417,52 @@ async def _ask(self:Endpoint, server, call):
         raise
     except Exception as e:  # a server may send anything
         raise Unreadable(f"it can't be read ({type(e).__name__}: {e})") from None
-    self.answered = True
+    endpoint.answered = True
     server.failures, server.set_aside_until = 0, 0.
     return reply
 
-# %% ../nbs/11_endpoint.ipynb #55756190
-@patch
-async def _answer(self:Endpoint, number, call):
-    "The reply to call `number`, or a `Refused`; a passing failure is tried again"
-    openai, failures, ready_at, error = _openai(), Counter(), {}, None
-    async with self.gate:
-        for _ in range(max(self.max_retries + 1, len(self.servers))):
-            server = self._next_server(number, ready_at)
-            await self._wait_for_turn(ready_at.get(server.url, 0))
-            if server not in self.servers: continue  # it was dropped meanwhile
+# %% ../nbs/11_endpoint.ipynb #e565c538
+async def _answer(endpoint, number, call):
+    "The reply to call `number`, or a `Refused`; repeated after a temporary failure"
+    failures = Counter()  # by address
+    ready_at = {}         # address → the time from which it may be asked again
+    error = None          # raised if no attempt succeeds
+    async with endpoint.gate:
+        for _ in range(max(endpoint.max_retries + 1, len(endpoint.servers))):
+            server = _next_server(endpoint, number, ready_at)
+            await _wait_for_turn(endpoint, ready_at.get(server.url, 0))
+            if server not in endpoint.servers: continue  # another call has dropped it
             try:
-                return await self._ask(server, call)
-            except (openai.APIError, Unreadable) as e:
-                code, pause = getattr(e, "status_code", 0), _pause_after(e)
-                if code in (400, 413, 422): return Refused(self._explain(e))
-                if code == 404 and (server not in self.servers or len(self.servers) > 1):
-                    self._drop(server)
+                return await _ask(endpoint, server, call)
+            except (_openai().APIError, Unreadable) as e:
+                code = getattr(e, "status_code", 0)
+                if code in (400, 413, 422): return Refused(_explain(endpoint, e))
+                if code == 404 and (server not in endpoint.servers or len(endpoint.servers) > 1):
+                    _drop(endpoint, server)
                     continue
+                pause = _pause_after(e)
                 if pause is None: raise
-                unasked_pause = min(_LONGEST_PAUSE, _FIRST_PAUSE*2**failures[server.url])
-                ready_at[server.url] = time.monotonic() + (pause or unasked_pause)
+                ready_at[server.url] = time.monotonic() + (pause or _growing_pause(failures[server.url]))
                 failures[server.url] += 1
                 if error is None or not _is_no_connection(e):
-                    error = e  # what a server said tells more than a connection that failed
+                    error = e  # a server's own message says more than a refused connection
     raise error or Unreadable("no server is left")
 
-# %% ../nbs/11_endpoint.ipynb #b6864b66
-@patch
-def _explain(self:Endpoint, error):
+# %% ../nbs/11_endpoint.ipynb #1af0ac7b
+def _explain(endpoint, error):
     "A sentence about what went wrong and what to do"
-    openai, where, code = _openai(), self._addresses(), getattr(error, "status_code", 0)
-    message = self._hide(str(getattr(error, "message", error)))
-    note = self._proxy_note() if code in (0, 403, 407) or code >= 500 else ""  # what a proxy may answer itself
-    if code == 401 or (code == 403 and not self.answered):
-        unset = "" if os.environ.get(self.key_env, "").strip() else f" ({self.key_env} is not set)"
-        return f"{where} refuses the key: set {self.key_env} in the environment{unset}{note}"
+    openai = _openai()
+    where = _addresses(endpoint)
+    code = getattr(error, "status_code", 0)
+    message = _hide(endpoint, str(getattr(error, "message", error)))
+    note = ""
+    if code in (0, 403, 407) or code >= 500: note = _proxy_note(endpoint)  # a proxy may have answered instead
+    if code == 401 or (code == 403 and not endpoint.answered):
+        unset = "" if os.environ.get(endpoint.key_env, "").strip() else f" ({endpoint.key_env} is not set)"
+        return f"{where} refuses the key: set {endpoint.key_env} in the environment{unset}{note}"
     if code == 404:
-        others = f"; it has {', '.join(self.models[:5])}" if self.models else ""
-        return f"{where} has no model {self.model!r}{others}: give another model="
+        others = f"; it has {', '.join(endpoint.models[:5])}" if endpoint.models else ""
+        return f"{where} has no model {endpoint.model!r}{others}: give another model="
     if code == 429:
         return (f"{where} is busy and stays so: give a smaller concurrency= or requests_per_minute=, or try later; "
                 "what is finished is kept")
@@ -462,7 +470,7 @@ def _explain(self:Endpoint, error):
         return (f"{where} fails and stays so: {message}. Look at its log; give a smaller concurrency=, or try later; "
                 f"what is finished is kept{note}")
     if isinstance(error, openai.APITimeoutError):
-        return (f"{where} gave no reply within {self.timeout:g} s: give a larger timeout=, "
+        return (f"{where} gave no reply within {endpoint.timeout:g} s: give a larger timeout=, "
                 f"or a smaller concurrency={note}")
     if isinstance(error, openai.APIConnectionError):
         advice = note or ": is the server running, and does the address end in /v1?"
@@ -470,35 +478,33 @@ def _explain(self:Endpoint, error):
     what = " sends no readable replies" if isinstance(error, Unreadable) else ""
     return f"{where}{what}: {message}{note}"
 
-@patch
-def _proxy_note(self:Endpoint):
-    "A remark on the proxy that may be to blame; empty once a server was reached, or where there is no proxy"
-    variables = [] if self.answered or self.models else filter(None, map(_proxy_variable, self.urls))
-    variable = next(iter(variables), None)
-    return f"; calls go through the proxy in {variable}: unset it, or add the server to no_proxy" if variable else ""
+def _proxy_note(endpoint):
+    "A remark on the proxy that may cause an error; empty if a server was reached, or if there is no proxy"
+    if endpoint.answered or endpoint.models: return ""
+    for variable in map(_proxy_variable, endpoint.urls):
+        if variable: return f"; calls go through the proxy in {variable}: unset it, or add the server to no_proxy"
+    return ""
 
-# %% ../nbs/11_endpoint.ipynb #6f13a8ba
-@patch
-def _is_general(self:Endpoint, error):
-    "Would every other call fail like this one?"
+# %% ../nbs/11_endpoint.ipynb #f6dee2d2
+def _is_general(endpoint, error):
+    "True if all other calls would fail in the same way"
     code = getattr(error, "status_code", 0)
-    if code == 403: return not self.answered  # later it is about one prompt
+    if code == 403: return not endpoint.answered  # after a first reply, 403 concerns one prompt
     return _is_no_connection(error) or code == 501 or (400 <= code < 500 and code not in (408, 409))
 
-@patch
-async def _answer_all(self:Endpoint, calls):
-    "All replies, in order, or a `Refused` for a call that failed for good; a failure of all, or of most, is raised"
-    await self._connect()
-    n_lost = 0
+async def _answer_all(endpoint, calls):
+    "The reply to each call, or a `Refused`; raises a failure of all calls, and one of most of them"
+    await _connect(endpoint)
+    n_failed = 0
 
     async def answer(number, call):
-        nonlocal n_lost
+        nonlocal n_failed
         try:
-            return await self._answer(number, call)
+            return await _answer(endpoint, number, call)
         except (_openai().APIError, Unreadable) as e:
-            n_lost += 1
-            if self._is_general(e) or (len(calls) >= 4 and 2*n_lost > len(calls)): raise
-            return Refused(self._explain(e))
+            n_failed += 1
+            if _is_general(endpoint, e) or (len(calls) >= 4 and 2*n_failed > len(calls)): raise
+            return Refused(_explain(endpoint, e))
 
     tasks = [asyncio.ensure_future(answer(number, call)) for number, call in enumerate(calls)]
     try:
@@ -507,52 +513,51 @@ async def _answer_all(self:Endpoint, calls):
         for task in tasks: task.cancel()
         raise
 
-# %% ../nbs/11_endpoint.ipynb #1e93cdcf
-@patch
-def _run(self:Endpoint, calls):
-    "The replies to all calls, in order; `LLMError` if they fail for good"
-    openai, start = _openai(), time.time()
-    if self.pid != os.getpid():
-        self._forget_connections()
+# %% ../nbs/11_endpoint.ipynb #a8e7f0fc
+def _run(endpoint, calls):
+    "The replies to all calls, in order; `LLMError` for a failure of all calls, or of most"
+    openai = _openai()
+    start = time.time()
+    if endpoint.pid != os.getpid():
+        endpoint._forget_connections()
     try:
-        return _run_on_loop(self._answer_all(calls))
+        return _run_on_loop(_answer_all(endpoint, calls))
     except (openai.APIError, Unreadable) as e:
-        error = LLMError(self._explain(e))
+        error = LLMError(_explain(endpoint, e))
     finally:
-        self.usage.add(seconds=time.time() - start)
-    raise error  # out here, so that the client's own error, which holds the key, is not attached to it
+        endpoint.usage.add(seconds=time.time() - start)
+    raise error  # outside the except block, so that the client's own error, which holds the key, is not attached
 
 @patch
 def connect(self:Endpoint)->Endpoint:
-    "Ask the servers which model they have, if none was named; returns the endpoint itself"
+    "Ask the servers for their model, if none was named; returns the endpoint itself"
     if not self.model:
-        self._run([])
+        _run(self, [])
     return self
 
-# %% ../nbs/11_endpoint.ipynb #837c7043
+# %% ../nbs/11_endpoint.ipynb #e27ced50
 _OPTIONAL = ("seed", "temperature", "stop", "response_format", "logprobs", "top_logprobs")
 _UNNAMED = ("response_format", "top_logprobs")  # servers that turn these down don't always name them
 _NEWER_LIMIT = "max_completion_tokens"          # what newer servers call the limit
-_FEWER_LOGPROBS = 5                             # what a server shows that turns down more
+_FEWER_LOGPROBS = 5                             # asked for if a server turns down 20
 
 def _turned_down(parameters, complaint):
-    "The name of the optional parameter that a server complains of; None if it is none"
+    "The optional parameter that a server complains about; None if there is none"
     for name in _OPTIONAL:
         if name in parameters and (name in _UNNAMED or re.search(rf"\b{name}\b", complaint)): return name
     return None
 
-@patch
-async def _send(self:Endpoint, create, max_tokens, **parameters):
+async def _send(endpoint, create, max_tokens, **parameters):
     "A server's response to a request without the parameters that it turns down"
-    openai, is_chat = _openai(), "messages" in parameters
-    limit_name = self.limit_name if is_chat else "max_tokens"
-    complaints = dict.fromkeys(self.left_out)  # parameter → why it was turned down
+    is_chat = "messages" in parameters
+    limit_name = endpoint.limit_name if is_chat else "max_tokens"
+    complaints = dict.fromkeys(endpoint.left_out)  # parameter → why it was turned down
     while True:
         request = {name: value for name, value in parameters.items() if value is not None and name not in complaints}
         try:
-            response = await create(model=self.model, **request, **{limit_name: max_tokens})
+            response = await create(model=endpoint.model, **request, **{limit_name: max_tokens})
             break
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as e:
+        except (_openai().BadRequestError, _openai().UnprocessableEntityError) as e:
             complaint = f"{e.param} {e.message}"
             if is_chat and _NEWER_LIMIT in complaint and limit_name != _NEWER_LIMIT:
                 limit_name = _NEWER_LIMIT
@@ -562,50 +567,49 @@ async def _send(self:Endpoint, create, max_tokens, **parameters):
             if name == "top_logprobs" and parameters[name] > _FEWER_LOGPROBS:
                 parameters[name] = _FEWER_LOGPROBS
                 continue
-            complaints[name] = self._hide(e.message)
+            complaints[name] = _hide(endpoint, e.message)
     if is_chat:
-        self.limit_name, self.top_logprobs = limit_name, parameters.get("top_logprobs", self.top_logprobs)
-    self._leave_out(complaints)
+        endpoint.limit_name = limit_name
+        endpoint.top_logprobs = parameters.get("top_logprobs", endpoint.top_logprobs)
+    _leave_out(endpoint, complaints)
     return response
 
-@patch
-def _leave_out(self:Endpoint, complaints):
-    "Send these parameters no more"
-    new_names = [name for name in complaints if name not in self.left_out]
+def _leave_out(endpoint, complaints):
+    "Stop sending these parameters, and warn about each"
+    new_names = [name for name in complaints if name not in endpoint.left_out]
     for name in new_names:
-        self.left_out.add(name)
+        endpoint.left_out.add(name)
         what = "structured output" if name == "response_format" else name
-        warnings.warn(f"{self._addresses()} takes no {what}, going on without it ({complaints[name]})")
-    self.structured = self.structured and "response_format" not in self.left_out
+        warnings.warn(f"{_addresses(endpoint)} takes no {what}, going on without it ({complaints[name]})")
+    endpoint.structured = endpoint.structured and "response_format" not in endpoint.left_out
 
-# %% ../nbs/11_endpoint.ipynb #5d66836f
+# %% ../nbs/11_endpoint.ipynb #6f4083bf
 def _response_format(schema):
     "A JSON schema as the servers' parameter"
     return dict(type="json_schema", json_schema=dict(name="reply", schema=schema, strict=True)) if schema else None
 
 def _has_no_completions(error):
-    "Does a server say that it only chats?"
+    "True if a server says that it only chats"
     if error.status_code == 400: return bool(re.search("does not work|not support|chat model", error.message, re.I))
     return error.status_code in (404, 405, 501)
 
-@patch
-def _chat_call(self:Endpoint, messages, max_tokens, **parameters):
+def _chat_call(endpoint, messages, max_tokens, **parameters):
     "The call for a reply to messages"
-    def send(client): return self._send(client.chat.completions.create, max_tokens, messages=messages, **parameters)
+    def send(client):
+        return _send(endpoint, client.chat.completions.create, max_tokens, messages=messages, **parameters)
     return _Call(send, partial(_read_reply, max_tokens=max_tokens))
 
-@patch
-def _completion_call(self:Endpoint, prompt, max_tokens, **parameters):
+def _completion_call(endpoint, prompt, max_tokens, **parameters):
     "The call that continues a prompt"
     async def send(client):
-        if not self.chat_only:
+        if not endpoint.chat_only:
             try:
-                return await self._send(client.completions.create, max_tokens, prompt=prompt, **parameters)
+                return await _send(endpoint, client.completions.create, max_tokens, prompt=prompt, **parameters)
             except _openai().APIStatusError as e:
                 if not _has_no_completions(e): raise
         messages = conversation(prompt)
-        response = await self._send(client.chat.completions.create, max_tokens, messages=messages, **parameters)
-        self.chat_only = True  # only now is it known that the model is there
+        response = await _send(endpoint, client.chat.completions.create, max_tokens, messages=messages, **parameters)
+        endpoint.chat_only = True  # now it is certain that the error was not about the model
         return response
     return _Call(send, partial(_read_reply, max_tokens=max_tokens))
 
@@ -613,17 +617,17 @@ def _completion_call(self:Endpoint, prompt, max_tokens, **parameters):
 def _chat(self:Endpoint, conversations, max_tokens, temperature, stop, seeds, schema=None):
     shared = dict(temperature=temperature, stop=list(stop) or None, response_format=_response_format(schema))
     each = zip(conversations, max_tokens, seeds)
-    return self._run([self._chat_call(messages, limit, seed=seed, **shared) for messages, limit, seed in each])
+    return _run(self, [_chat_call(self, messages, limit, seed=seed, **shared) for messages, limit, seed in each])
 
 @patch
 def _complete(self:Endpoint, prompts, max_tokens, temperature, stop, seeds):
     shared = dict(temperature=temperature, stop=list(stop) or None)
     each = zip(prompts, max_tokens, seeds)
-    return self._run([self._completion_call(prompt, limit, seed=seed, **shared) for prompt, limit, seed in each])
+    return _run(self, [_completion_call(self, prompt, limit, seed=seed, **shared) for prompt, limit, seed in each])
 
-# %% ../nbs/11_endpoint.ipynb #e6676c04
+# %% ../nbs/11_endpoint.ipynb #539a9747
 def _read_first_token(response):
-    "The log-probability of each shown first token; empty if the server shows none"
+    "The log-probability of each returned first token; empty if the server returns none"
     logprobs = getattr(_first_choice(response), "logprobs", None)
     positions = getattr(logprobs, "content", None)
     if not positions: return {}
@@ -631,41 +635,43 @@ def _read_first_token(response):
     return {token.token: float(token.logprob) for token in tokens if token.logprob is not None}
 
 def _text_logprob(text, token_logprobs):
-    "The log-probability of a text's first token among the tokens shown, or an upper bound"
+    "The log-probability of a text's first token, or an upper bound if the token was not returned"
     if not token_logprobs: return math.nan
+
     def rank(token): return len(token.strip()), token_logprobs[token]
+
     tokens = [token for token in token_logprobs if token.strip() and text.lstrip().startswith(token.lstrip())]
     if tokens: return token_logprobs[max(tokens, key=rank)]
     probability_left = 1 - sum(map(math.exp, token_logprobs.values()))
-    return min(*token_logprobs.values(), math.log(max(probability_left, 1e-30)))  # rounding may leave nothing
+    probability_left = max(probability_left, 1e-30)  # rounding may leave nothing
+    return min(*token_logprobs.values(), math.log(probability_left))
 
-@patch
-def _first_token_call(self:Endpoint, messages):
-    "The call for the likely first tokens of a reply, which are those of the model's own distribution at temperature 1"
+def _first_token_call(endpoint, messages):
+    "The call for the likely first tokens of a reply, at temperature 1, the model's own distribution"
     def send(client):
-        return self._send(client.chat.completions.create, 1, messages=messages, temperature=1., logprobs=True,
-                          top_logprobs=self.top_logprobs)
+        return _send(endpoint, client.chat.completions.create, 1, messages=messages, temperature=1., logprobs=True,
+                     top_logprobs=endpoint.top_logprobs)
     return _Call(send, _read_first_token)
 
 @patch
 def first_token_logprobs(self:Endpoint,
     conversations:list, # texts or lists of messages
-    texts:list[str], # what a reply may begin with
-    prefix:str="", # must be empty: a server that can't go on with a begun reply begins another, and does not say so
+    texts:list[str], # texts that a reply may begin with
+    prefix:str="", # must be empty: a server that cannot continue a reply starts a new one, and does not say so
 )->np.ndarray|None: # (conversations, texts), NaN for a reply without any token; None: this server can't say
     "The log-probability that a reply begins with the first token of each text"
     if prefix or "logprobs" in self.left_out: return None
-    replies = self._run([self._first_token_call(conversation(each)) for each in conversations])
+    replies = _run(self, [_first_token_call(self, conversation(each)) for each in conversations])
     for reply in replies:
-        if isinstance(reply, Refused): raise reply
+        if isinstance(reply, Refused): raise Refused(f"conversation {replies.index(reply)}: {reply}")
     if replies and not any(replies): return None
     logprobs = [_text_logprob(text, token_logprobs) for token_logprobs in replies for text in texts]
     return np.array(logprobs, dtype=float).reshape(len(replies), len(texts))
 
-# %% ../nbs/11_endpoint.ipynb #221c051c
+# %% ../nbs/11_endpoint.ipynb #c76b3cba
 @patch
 def to_dict(self:Endpoint)->dict:
-    "The settings from which `as_llm` makes this endpoint again, without keys"
+    "The settings from which `as_llm` recreates this endpoint, without keys"
     addresses = list(map(_without_secrets, self.urls))
     if addresses != self.urls:
         warnings.warn(f"the password or query of {', '.join(addresses)} is not saved, since it may be a key")

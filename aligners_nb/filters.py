@@ -1,4 +1,4 @@
-"""What is wrong with a row, in small functions: the published filters and those that were missing.
+"""Small functions that find faulty rows: the filters of the paper and further ones
 
 Docs: https://example-user.github.io/aligners-nb/filters.html.md"""
 
@@ -18,13 +18,13 @@ from .criterion import NOTHING
 from .likeness import Encoder, as_encoder, stems, question_text, embed
 from .replies import says_unchanged
 
-# %% ../nbs/07_filters.ipynb #bb9d5521
+# %% ../nbs/07_filters.ipynb #bc3273ed
 def _find(
     pattern:re.Pattern,
     row:dict, # with the keys of a data set
     *keys:str, # the texts to look at
 )->str|None:
-    "What `pattern` matches first in these texts, or None"
+    "The first match of `pattern` in these texts, or None"
     for key in keys:
         match = pattern.search(question_text(row[key]))
         if match: return match[0].strip()
@@ -184,7 +184,7 @@ def refusal(
     if sentences and all(map(_is_stock_refusal, sentences)): return sentences[0]
     return None
 
-# %% ../nbs/07_filters.ipynb #30dbf2ef
+# %% ../nbs/07_filters.ipynb #2a56f7af
 _ENDS = re.compile(
     r"(?:[.!?…]|\d|[%€$£°]|\d\s?(?:°[cf]|[kcm]?m|[km]?g|m?l|k?wh?|min|[ap]\.?m\.?|h|s|mph|km/h)"
     r"|(?:https?://|www\.)\S+)$", re.I)
@@ -192,10 +192,10 @@ _WRAPPING = re.compile(   # quotes, brackets and emoji after the end
     r"[\s\"'”’»)\]*_\u200d\u2600-\u27bf\ufe0f\U0001f1e6-\U0001faff]+$")
 
 def _has_end(text:str)->bool:
-    "Does a text end with what ends a text?"
+    "True if a text ends as a complete text does"
     return bool(_ENDS.search(_WRAPPING.sub("", text)))
 
-# %% ../nbs/07_filters.ipynb #ef15e1e3
+# %% ../nbs/07_filters.ipynb #d89bc1c4
 _HANGS = re.compile(
     r"(?:[,;:(–—-]|\b(?:a|an|the|and|or|but|of|to|in|at|for|with|by|as"
     r"|my|your|his|its|our|their|is|are|was|were))$", re.I)
@@ -212,7 +212,7 @@ def _is_verse(text:str)->bool:
     return len(lines) > 2 and n_ends < len(lines)/2
 
 def _is_whole(text:str)->bool:
-    "Is a text without a full stop whole: a name, an enumeration, lines of a poem or a list, a letter that is signed?"
+    "True if a text is complete without a full stop: a name, an enumeration, a poem, a list or a signed letter"
     if _LAST_ITEM.search(text) or _SIGNED.search(text): return True
     if _HANGS.search(text): return False
     if len(text.split()) <= 3 or _NAMES.fullmatch(text): return True
@@ -220,18 +220,18 @@ def _is_whole(text:str)->bool:
     if all(len(item.split()) <= 3 for item in items): return True
     return _is_verse(text)
 
-# %% ../nbs/07_filters.ipynb #76c2c002
+# %% ../nbs/07_filters.ipynb #b84c5948
 def truncated(
     row:dict,
 )->str|None: # how the correction ends
-    "The correction breaks off: it has no end, is not whole without one, and its row is written with full stops"
+    "The correction breaks off, in a row that is written with full stops"
     text = _WRAPPING.sub("", row["correction"])
     if not text or _ENDS.search(text) or _is_whole(text): return None
     has_stops = re.search(r"[.!?…]", row["response"]+text)
     if not has_stops and not _HANGS.search(text): return None
     return "…"+text[-20:]
 
-# %% ../nbs/07_filters.ipynb #079136e0
+# %% ../nbs/07_filters.ipynb #8c9fd3bf
 _REPEATED = .3   # of the three-word runs in a text
 _SIX_TIMES = re.compile(r"\b(\w+)(?:\W+\1\b){5,}", re.I)
 
@@ -256,17 +256,17 @@ def _loop(text:str)->str|None:
 def repetition(
     row:dict,
 )->str|None: # what is repeated
-    "The correction says a sentence twice, a word six times, or goes round in a loop"
+    "The correction repeats a sentence, a word six times in a row, or many three-word sequences"
     word = _find(_SIX_TIMES, row, "correction")
     if word: return word[:40]
     return _repeated_sentence(row["correction"]) or _loop(row["correction"])
 
-# %% ../nbs/07_filters.ipynb #7e71d579
+# %% ../nbs/07_filters.ipynb #32cceb62
 def off_topic(
     encoder:str|Path|Encoder, # as in `as_encoder`
-    cosine:float=.15, # below it a correction means something else than question and response
+    cosine:float=.15, # a correction with a lower cosine to both question and response is dropped
 )->Callable[[dict], str|None]:
-    "The filter `ignores_question`: a correction of six words or more has nothing of the question or the response in it"
+    "The filter `ignores_question`: a correction of six words or more has nothing in common with question and response"
     encoder = as_encoder(encoder)
 
     def ignores_question(row):

@@ -180,7 +180,7 @@ def _put_in_place(scratch, folder, marker):
     except OSError:
         earlier.rename(folder)
         raise
-    earlier.rename(scratch)             # so that what is half removed is never taken for an earlier folder
+    earlier.rename(scratch)             # so that a half removed folder is never taken for an earlier one
     shutil.rmtree(scratch)
 
 # %% ../nbs/20_folders.ipynb #7ea56369
@@ -339,11 +339,14 @@ def model_card(
     facts:dict, # name → value, one line each
     usage:str, # Python code
     license:str="unknown", # an identifier of the Hub, such as "apache-2.0"; the base's licence binds too
+    adapter:bool=True, # is it a LoRA adapter, which PEFT loads?
 )->str: # Markdown with the Hub's front matter
     "A model card"
     is_repository = _REPOSITORY.fullmatch(base) and not os.path.exists(base)   # the path of a folder stays private
-    hub = [f"base_model: {base}"] if is_repository else []
-    head = "\n".join(["---", "library_name: peft", *hub, f"license: {license}", "tags: [aligners, lora]", "---"])
+    hub = ["library_name: peft"] if adapter else []
+    if is_repository: hub.append(f"base_model: {base}")
+    tags = "[aligners, lora]" if adapter else "[aligners]"
+    head = "\n".join(["---", *hub, f"license: {license}", f"tags: {tags}", "---"])
     principles = "\n".join(f"{number}. {principle}" for number, principle in enumerate(criterion.principles, 1))
     lines = "".join(f"- {name}: {value}\n" for name, value in facts.items())
     about = f"# {title}\n\nCriterion **{criterion.name}**:\n\n{principles}\n\n{lines}"

@@ -1,4 +1,4 @@
-"""A judge says which criteria an answer meets, and why.
+"""A judge says which criteria an answer meets, and why
 
 Docs: https://example-user.github.io/aligners-nb/judge.html.md"""
 
@@ -15,27 +15,29 @@ from typing import NamedTuple
 from .checks import check_pairs
 from .criterion import DataError
 
-# %% ../nbs/08_judge.ipynb #340ad1e0
+# %% ../nbs/08_judge.ipynb #2fe64a77
 class Verdict(NamedTuple):
     "A judge's opinion of one answer under one criterion"
-    met: bool         # does the answer meet the criterion?
-    reason: str = ""  # why; may be empty
+    met: bool         # true if the answer meets the criterion
+    reason: str = ""  # may be empty
+
+def _read_verdict(name, value, where):
+    "A judge's `Verdict` on the criterion `name`; errors begin with `where`"
+    reason = None
+    if isinstance(value, (tuple, list)) and len(value) == 2: value, reason = value
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{where}met is True or False; this judge said {value!r:.40} of {name!r}. "
+                        "A score needs a threshold, such as score > .5")
+    return Verdict(bool(value), "" if reason is None else str(reason))
 
 def _read_verdicts(returned, where):
-    "The verdicts in a judge's return for one answer: criterion → `Verdict`; errors begin with `where`"
+    "A judge's verdicts on one answer: criterion → `Verdict`; errors begin with `where`"
     if not isinstance(returned, dict) or not returned:
         raise TypeError(f"{where}a judge returns {{criterion: met}} or {{criterion: (met, reason)}}; "
                         f"this one returned {returned!r:.60}")
     if "all" in returned:
         raise DataError(f"{where}no criterion of a judge can be called 'all', which stands for all of them together")
-    verdicts = {}
-    for name, value in returned.items():
-        met, reason = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, None)
-        if not isinstance(met, (bool, np.bool_)):
-            raise TypeError(f"{where}met is True or False; this judge said {met!r:.40} of {name!r}. "
-                            "A score needs a threshold of yours")
-        verdicts[name] = Verdict(bool(met), "" if reason is None else str(reason))
-    return verdicts
+    return {name: _read_verdict(name, value, where) for name, value in returned.items()}
 
 def _check_names(verdicts, names, where):
     "`DataError` if `verdicts` are not about the criteria `names`"
@@ -45,9 +47,9 @@ def _check_names(verdicts, names, where):
 
 def _where(index, answers): return f"answer {index} ({answers[index]!r:.40}): "
 
-# %% ../nbs/08_judge.ipynb #cca209d0
+# %% ../nbs/08_judge.ipynb #47894354
 class Judge:
-    "Says of each of many answers which criteria it meets, and why"
+    "Judges many answers: which criteria each of them meets, and why"
     def __init__(self,
         judge_lists:Callable, # (questions, answers) → for each answer {criterion: met} or {criterion: (met, reason)}
     ):
@@ -63,9 +65,9 @@ class Judge:
         if isinstance(returned, (str, dict)) or not isinstance(returned, Iterable):
             raise TypeError(f"a judge of lists returns a list with a dict for each answer; got {returned!r:.60}")
         verdicts = []
-        for index, said in enumerate(returned):
+        for index, criteria in enumerate(returned):
             if index == len(answers): raise DataError(f"the judge was given {index} answers and returned more verdicts")
-            verdicts.append(_read_verdicts(said, _where(index, answers)))
+            verdicts.append(_read_verdicts(criteria, _where(index, answers)))
             _check_names(verdicts[-1], verdicts[0], _where(index, answers))
         if len(verdicts) < len(answers):
             raise DataError(f"the judge was given {len(answers)} answers and returned {len(verdicts)} verdicts")
@@ -75,16 +77,16 @@ class Judge:
     def of_lists(cls,
         judge_lists:Callable, # (questions, answers) → for each answer {criterion: met} or {criterion: (met, reason)}
     )->"Judge":
-        "The judge that calls a function of lists; a decorator, too"
+        "A judge that calls a function of lists; also a decorator"
         return cls(judge_lists)
 
     def __repr__(self): return f"Judge({getattr(self.judge_lists, '__name__', self.judge_lists)})"
 
-# %% ../nbs/08_judge.ipynb #605ed237
+# %% ../nbs/08_judge.ipynb #714c972e
 def as_judge(
     judge:Judge|Callable, # a `Judge`, or a function (question, answer) → {criterion: met} or {criterion: (met, reason)}
 )->Judge:
-    "A `Judge`: `judge` itself, or one that calls the function for one answer after the other"
+    "A `Judge` that calls a function for each answer; a `Judge` itself stays as it is"
     if isinstance(judge, Judge): return judge
     if not callable(judge):
         raise TypeError(f"a judge is a function of a question and an answer, or a Judge; got {judge!r:.60}")
@@ -94,13 +96,13 @@ def as_judge(
         for index, (question, answer) in enumerate(zip(questions, answers)):
             try: verdict = judge(question, answer)
             except Exception as e:
-                e.add_note(f"this came of judging {_where(index, answers)[:-2]}")
+                e.add_note(f"while judging {_where(index, answers)[:-2]}")
                 raise
             yield verdict
 
     return Judge(one_by_one)
 
-# %% ../nbs/08_judge.ipynb #2a7ee40c
+# %% ../nbs/08_judge.ipynb #e3c123c8
 def _without_reasons(verdicts): return {name: verdict.met for name, verdict in verdicts.items()}
 
 def score(
@@ -108,8 +110,8 @@ def score(
     answers:Sequence, # an answer to each
     judge:Judge|Callable, # what `as_judge` takes
     names:Iterable[str]|None=None, # the criteria it must name; None: those it names first
-)->list[dict[str, bool]]: # for each answer: criterion → is it met?
-    "The criteria that each answer meets, as the judge sees it"
+)->list[dict[str, bool]]: # for each answer: criterion → true if it is met
+    "The criteria that each answer meets, according to the judge"
     questions, answers = check_pairs(questions, answers)
     verdicts = as_judge(judge)(questions, answers)
     names = list(names or [])

@@ -1,4 +1,4 @@
-"""When are two questions the same? By their words, by their names and numbers, or by what they mean.
+"""Finds questions that ask the same thing, by their words, names and numbers, and by their meaning
 
 Docs: https://example-user.github.io/aligners-nb/likeness.html.md"""
 
@@ -20,7 +20,7 @@ from datasketch import MinHash
 from .checks import plain_number
 from .criterion import DataError
 
-# %% ../nbs/06_likeness.ipynb #9a979237
+# %% ../nbs/06_likeness.ipynb #50f48224
 LITTLE = frozenset("""a an the is are was were be been am do does did has have had will would can could shall should
     i you he she it we they me him her us them my your his its our their this that these those there
     and or please of to in at on for with by as""".split())   # words that carry little of a sentence's meaning
@@ -36,7 +36,7 @@ def question_text(
     return "\n".join(message["content"] for message in question)
 
 def _stem(word:str)->str:
-    "A word without its ending, unless next to nothing would be left"
+    "A word without its ending, if at least three letters are left"
     stem = _ENDING.sub("", word)
     return stem if len(stem) > 2 else word
 
@@ -67,7 +67,7 @@ def marks(
     words = _WORD.finditer(question_text(question))
     return tuple(sorted({match[0] for match in words if _is_mark(match)}))
 
-# %% ../nbs/06_likeness.ipynb #f8112533
+# %% ../nbs/06_likeness.ipynb #107fb3a3
 _PEOPLE = {
     **dict.fromkeys("he him his himself".split(), "he"),
     **dict.fromkeys("she her hers herself".split(), "she"),
@@ -85,7 +85,7 @@ _SIGN = re.compile(
     r"|\b(?:in|on|at|to|for|with|by|of)(?=\s*(?:[.?!]|$))")
 
 class _Turns(NamedTuple):
-    "The small things that turn a question into another one"
+    "The small words and signs that change what a question asks"
     people:list[str] # who it is about: "he", "she" …
     n_negations:int
     opposites:frozenset[str] # stems of words that have an opposite
@@ -93,28 +93,28 @@ class _Turns(NamedTuple):
 
 @lru_cache(10_000)
 def _turns(question:str)->_Turns:
-    "What turns this question into another one"
+    "The small words and signs of a question"
     text = question.lower()
     words, carrying = _WORD.findall(text), frozenset(stems(text))
     people = _PEOPLE
-    if len(carrying) < 2: people = _PEOPLE | _SPEAKERS   # where nothing else is said, "I" and "you" are two questions
+    if len(carrying) < 2: people = _PEOPLE | _SPEAKERS   # "Who am I?" and "Who are you?" are two questions
     return _Turns(
         people=[people[word] for word in words if word in people],
         n_negations=sum(bool(_NOT.match(word)) for word in words),
         opposites=carrying & _OPPOSITE,
         signs=_SIGN.findall(text))
 
-# %% ../nbs/06_likeness.ipynb #987c51be
+# %% ../nbs/06_likeness.ipynb #b22ddb40
 @lru_cache(10_000)
 def shingles(
     text:str, # a question
 )->frozenset[str]:
-    "The stems of a question, and each two that follow each other"
+    "The stems of a question, and its pairs of neighbouring stems"
     words = stems(text)
     pairs = [f"{first} {second}" for first, second in zip(words, words[1:])]
     return frozenset([*words, *pairs])
 
-_TURNED = .8   # the most that a question is like one that turns it: no duplicate, but on the same side of a split
+_TURNED = .8   # highest likeness of questions that differ in such a word: no duplicates, but on one side of a split
 
 def likeness(
     a:str, # a question
@@ -143,10 +143,10 @@ def signatures(
         rows[i] = minhash.hashvalues
     return rows
 
-# %% ../nbs/06_likeness.ipynb #a2ab3837
+# %% ../nbs/06_likeness.ipynb #3d5118b0
 _FOUND = .98   # probability with which a pair at the threshold shares a band
 
-def _chance_of_meeting(
+def _sharing_probability(
     likeness:float, # of two questions
     width:int, # numbers in a band
 )->float:
@@ -154,15 +154,15 @@ def _chance_of_meeting(
     return 1 - (1-likeness**width)**(_N_HASHES//width)
 
 def _band_width(threshold:float)->int:
-    "The widest band in which a pair at the threshold still meets"
+    "The widest band that a pair at the threshold still shares with a probability of 0.98"
     for width in (16, 8, 4, 2):
-        if _chance_of_meeting(threshold, width) >= _FOUND: return width
+        if _sharing_probability(threshold, width) >= _FOUND: return width
     return 1
 
 def _bands(
     sig:np.ndarray, # (questions, 128) signatures
     mark_keys:np.ndarray, # (questions,) uint64: equal where names and numbers are
-    threshold:float, # likeness of a pair that must meet
+    threshold:float, # likeness of a pair that should share a band
 )->Iterator[np.ndarray]: # for each band (questions,) uint64
     "For each band a key per question"
     width = _band_width(threshold)
@@ -172,7 +172,7 @@ def _bands(
         band = sig[:, start:start+width].astype(np.uint64)
         yield (band*odd).sum(1) ^ mark_keys
 
-# %% ../nbs/06_likeness.ipynb #0b1d498d
+# %% ../nbs/06_likeness.ipynb #3b6f6221
 class _Groups:
     "Items joined step by step; a group is known by its first item (a union-find structure)"
     def __init__(self, n:int): self.parents = list(range(n))
@@ -181,17 +181,17 @@ class _Groups:
         "The first item of the group in which `i` is"
         parents = self.parents
         while parents[i] != i:
-            parents[i] = parents[parents[i]]   # the next look is shorter
+            parents[i] = parents[parents[i]]   # shortens the path for the next search
             i = parents[i]
         return i
 
     def join(self, i:int, j:int)->None:
-        "Make one group of those of `i` and `j`"
+        "Join the groups of `i` and `j`"
         first, later = sorted((self.first(i), self.first(j)))
         self.parents[later] = first
 
 def _buckets(keys:np.ndarray)->Iterator[list[int]]:
-    "The items that have one key, for each key of several"
+    "For each key that several items have, these items"
     order = np.argsort(keys, kind="stable")
     cuts = np.flatnonzero(np.diff(keys[order])) + 1
     starts, ends = np.append(0, cuts), np.append(cuts, len(keys))
@@ -202,7 +202,7 @@ def _buckets(keys:np.ndarray)->Iterator[list[int]]:
 def _link(
     n:int, # items
     bands:Iterable[np.ndarray], # for each band (n,) keys
-    find_like:Callable[[int, list[int]], int|None], # called with an item and others: which of these is like it?
+    find_like:Callable[[int, list[int]], int|None], # takes an item and others, returns one that is like it, or None
     most:int=20, # others with which an item is compared
 )->list[int]: # for each item the first of its group
     "Group items that share a key in some band and are alike"
@@ -284,8 +284,8 @@ def check_fraction(
     if not 0 < number <= 1: raise DataError(message)
     return number
 
-# %% ../nbs/06_likeness.ipynb #8e8fccf0
-_SLACK = .15   # an estimate that is lower than the threshold by more spares the exact comparison
+# %% ../nbs/06_likeness.ipynb #69daaf41
+_SLACK = .15   # pairs whose estimated likeness is further below the threshold are not compared exactly
 
 def _mark_keys(questions:Sequence[str])->np.ndarray:
     "(questions,) uint64: equal where names and numbers are"
@@ -323,11 +323,11 @@ def _group_by_meaning(
 
     return _link(len(questions), _planes(vectors, _mark_keys(questions)), find_like)
 
-# %% ../nbs/06_likeness.ipynb #207077a4
+# %% ../nbs/06_likeness.ipynb #138e44a5
 def asked(
     question:str|Sequence[dict], # a string, or a list of chat messages
 )->tuple[str, str]: # the system message, all the rest as one text
-    "The question apart from what an LLM is told to be"
+    "The system message and the rest of a question"
     if isinstance(question, str): return "", question
     system = [message for message in question if message["role"] == "system"]
     rest = [message for message in question if message["role"] != "system"]
@@ -357,11 +357,11 @@ def group_similar(
     "Group questions that are alike"
     threshold = check_fraction("threshold", threshold)
     pairs = [asked(question) for question in questions]
-    copies, first_copy = {}, []   # for each question the first that is the same but for case and punctuation
+    copies, first_copy = {}, []   # first_copy: for each question the first that differs only in case and punctuation
     for i, (system, text) in enumerate(pairs):
         letters = _BETWEEN_WORDS.sub(" ", text.lower()).strip()
         first_copy.append(copies.setdefault((system, letters), i))
-    by_system = defaultdict(list)   # another system message makes another question
+    by_system = defaultdict(list)   # questions with different system messages are different
     for i in copies.values(): by_system[pairs[i][0]].append(i)
     first_alike = {}
     for indices in by_system.values():
@@ -370,7 +370,7 @@ def group_similar(
         for i, group in zip(indices, groups): first_alike[i] = indices[group]
     return [first_alike[i] for i in first_copy]
 
-# %% ../nbs/06_likeness.ipynb #d76865ef
+# %% ../nbs/06_likeness.ipynb #918a0df0
 NEAR = .6   # likeness from which two questions stay on one side
 
 def _warn_uneven(
@@ -390,7 +390,7 @@ def _warn_uneven(
         f"and the largest group has {largest} rows: add topics and question types, or more rows", stacklevel=4)
 
 def _are_shares(shares:Any)->bool:
-    "Are these three fractions that add up to 1?"
+    "True for three fractions that add up to 1"
     try:
         return len(shares) == 3 and abs(sum(shares)-1) < 1e-6 and min(shares) >= 0
     except TypeError:

@@ -1,4 +1,4 @@
-"""One interface to any text generator: completion and chat, one in gives one out, a list gives a list.
+"""One interface to any text generator, for chat and completion
 
 Docs: https://example-user.github.io/aligners-nb/llm.html.md"""
 
@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/llm.html.md"""
 # %% auto #0
 __all__ = ['Usage', 'LLM', 'check_temperature', 'Cut', 'Refused', 'cut_at', 'CallableLLM', 'Replay']
 
-# %% ../nbs/10_llm.ipynb #2f2b7a05
+# %% ../nbs/10_llm.ipynb #185d1953
 import hashlib
 import json
 import os
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from fastcore.basics import patch
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from .checks import check_positive
 from .criterion import DataError, LLMError
 from .prompts import conversation, user
 
-# %% ../nbs/10_llm.ipynb #ad79a0a5
+# %% ../nbs/10_llm.ipynb #f11a57de
 _usage_lock = threading.Lock()
-# a process that forks while another thread counts would leave its child a lock that nobody releases
+# a fork while another thread holds the lock would leave the child process with a lock that nobody releases
 os.register_at_fork(before=_usage_lock.acquire, after_in_parent=_usage_lock.release, after_in_child=_usage_lock.release)
 # for each `meter` block around the running code: the usage of its LLM, and its own
 _open_meters:ContextVar[tuple] = ContextVar("open_meters", default=())
@@ -42,7 +41,7 @@ class Usage:
     prices: tuple = (0., 0.)         # dollars for a million prompt tokens and for a million completion tokens
 
     def add(self, calls:int=0, prompt_tokens:int=0, completion_tokens:int=0, seconds:float=0.):
-        "Count what was spent just now, also in the `meter` blocks around the running code"
+        "Add to the counts, also to those of the `meter` blocks around the running code"
         with _usage_lock:
             metered = [block_usage for llm_usage, block_usage in _open_meters.get() if llm_usage is self]
             for usage in (self, *metered):
@@ -57,7 +56,7 @@ class Usage:
 
     @property
     def cost(self)->float: # dollars
-        "The price of all tokens so far"
+        "The cost of all tokens so far"
         read_price, write_price = self.prices
         return (self.prompt_tokens*read_price + self.completion_tokens*write_price) / 1e6
 
@@ -70,21 +69,76 @@ class Usage:
         cost = f", ${self.cost:,.2f}" if any(self.prices) else ""
         return f"{self.calls:,} calls, {self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written{cost}"
 
-# %% ../nbs/10_llm.ipynb #75185834
+# %% ../nbs/10_llm.ipynb #2ad2ca93
 class LLM:
     "A text generator; a subclass implements `_chat` or `_complete`, or both, for lists"
     name = "llm"
-    structured = False  # can its replies be held to a JSON schema?
-    drafted = False     # do drafts make it faster?
-    concurrency = 1     # calls it works on side by side; 1: it batches its prompts itself
-    in_flight = 64      # prompts that keep it busy
+    structured = False  # true if its replies can be forced into a JSON schema
+    drafted = False     # true if drafts of the replies make it faster
+    concurrency = 1     # number of parallel calls; 1: it batches its prompts itself
+    in_flight = 64      # number of prompts that keep it busy
 
     def __init__(self): self.usage = Usage()
 
     def __repr__(self): return f"{type(self).__name__}({self.name!r}, {self.usage})"
 
-    # both are called with the keywords max_tokens and seeds (lists, one value for each prompt), temperature and stop;
-    # `_chat` also with schema where `structured` is true, and with drafts where `drafted` is
+    def chat(self,
+        conversations:str|list, # a text, a list of messages, or a list of either
+        max_tokens:int|list[int]=256, # the most tokens of a reply; a number for all, or one for each conversation
+        temperature:float=1., # 0: greedy
+        stop:str|tuple|list=(), # texts at which a reply ends; they are not part of it
+        seed:int|list[int]|None=None, # a number for all, or one for each conversation
+        schema:dict|None=None, # a JSON schema that replies follow, where `structured` is true
+        drafts:list[str]|None=None, # what each reply is likely to repeat: a local model writes the same reply faster
+        keep_refused:bool=False, # true: return a `Refused` in the place of its reply instead of raising it
+    )->Any: # a text, or a list of texts in order
+        "Answer each conversation"
+        if not isinstance(conversations, (str, list, tuple)):
+            raise TypeError(f"give a text, a list of messages, or a list of either; got {conversations!r:.60}")
+        is_one = isinstance(conversations, str) or (bool(conversations) and isinstance(conversations[0], dict))
+        message_lists = [conversation(each) for each in ([conversations] if is_one else conversations)]
+        if schema and not self.structured:
+            raise LLMError(f"{type(self).__name__} can't be held to a schema: ask without one and read its text")
+        settings = _settings(max_tokens, temperature, stop, seed, len(message_lists))
+        if schema:
+            settings["schema"] = schema
+        if drafts and self.drafted:
+            settings["drafts"] = drafts
+        replies = self._chat(message_lists, **settings) if message_lists else []
+        replies = _finish_all(replies, settings["stop"], keep_refused)
+        return replies[0] if is_one else replies
+
+    def complete(self,
+        prompts:str|list[str], # a text, or a list of texts
+        max_tokens:int|list[int]=256, # the most tokens of a reply; a number for all, or one for each prompt
+        temperature:float=1., # 0: greedy
+        stop:str|tuple|list=(), # texts at which a reply ends; they are not part of it
+        seed:int|list[int]|None=None, # a number for all, or one for each prompt
+        keep_refused:bool=False, # true: return a `Refused` in the place of its reply instead of raising it
+    )->Any: # a text, or a list of texts in order
+        "Continue each prompt"
+        is_one = isinstance(prompts, str)
+        prompts = [prompts] if is_one else list(prompts)
+        for prompt in prompts:
+            if not isinstance(prompt, str):
+                raise TypeError(f"a prompt is a text; got {prompt!r:.60}. For messages use chat(…)")
+        settings = _settings(max_tokens, temperature, stop, seed, len(prompts))
+        replies = self._complete(prompts, **settings) if prompts else []
+        replies = _finish_all(replies, settings["stop"], keep_refused)
+        return replies[0] if is_one else replies
+
+    @contextmanager
+    def meter(self)->Iterator[Usage]:
+        "Count what the code in a `with` block spends on this LLM, without the calls of other threads"
+        block_usage = Usage(prices=self.usage.prices)
+        token = _open_meters.set((*_open_meters.get(), (self.usage, block_usage)))
+        try:
+            yield block_usage
+        finally:
+            _open_meters.reset(token)
+
+    # the two below are called with the keywords max_tokens and seeds (lists, one value for each prompt), temperature
+    # and stop; `_chat` also with schema where `structured` is true, and with drafts where `drafted` is
     def _chat(self, conversations:list, *args:Any, **settings:Any)->list:
         raise LLMError(f"{type(self).__name__} can't chat, only complete text")
 
@@ -92,7 +146,7 @@ class LLM:
         raise LLMError(f"{type(self).__name__} can't complete text, only chat")
 
     def connect(self)->"LLM":
-        "Find out the model's name where only a server knows it; returns the LLM itself"
+        "Ask a server for the model's name, if only the server knows it; returns the LLM itself"
         return self
 
     def count_tokens(self,
@@ -103,20 +157,20 @@ class LLM:
 
     def context_left(self,
         messages:list, # a conversation
-    )->int: # may be negative; a million where the LLM does not know its context
+    )->int: # may be negative; a million if the LLM does not know its context
         "The number of tokens left for a reply after this conversation"
         return 10**6
 
     def first_token_logprobs(self,
         conversations:list, # texts or lists of messages
-        texts:list[str], # what a reply may begin with
+        texts:list[str], # texts that a reply may begin with
         prefix:str="", # the beginning of each reply, which comes before these texts
     )->np.ndarray|None: # (conversations, texts); None: this LLM can't say
-        "The log-probability that a reply, after `prefix`, goes on with the first token of each text"
+        "The log-probability that a reply continues after `prefix` with the first token of each text"
         return None
 
     def to_dict(self)->dict:
-        "The settings from which `as_llm` makes this LLM again; `DataError` if it can't be made again"
+        "The settings from which `as_llm` recreates this LLM; `DataError` if it can't be recreated"
         raise DataError(f"a {type(self).__name__} can't be saved: it lives in this process only. "
                         "Use a server's address or a local model")
 
@@ -128,7 +182,7 @@ def check_temperature(
     if not isinstance(temperature, Real) or not 0 <= float(temperature) < float("inf"):
         raise DataError(f"temperature={temperature!r} is no number from 0 (greedy) up")
 
-# %% ../nbs/10_llm.ipynb #92cae391
+# %% ../nbs/10_llm.ipynb #b38ddedf
 _LISTS = (list, tuple, range, np.ndarray)
 
 def _check_length(name, values, n_prompts):
@@ -137,7 +191,7 @@ def _check_length(name, values, n_prompts):
         raise DataError(f"{len(values)} {name} for {n_prompts} prompts: give one number, or one for each prompt")
 
 def _token_limits(max_tokens, n_prompts):
-    "The most tokens of each reply, as Python's own numbers, which JSON can write"
+    "The limit of tokens of each reply, as Python's own numbers, which JSON can write"
     if not isinstance(max_tokens, _LISTS): return [int(check_positive("max_tokens", max_tokens))]*n_prompts
     _check_length("max_tokens", max_tokens, n_prompts)
     return [int(check_positive(f"max_tokens[{i}]", limit)) for i, limit in enumerate(max_tokens)]
@@ -171,17 +225,17 @@ class Cut(str):
 class Refused(LLMError):
     "One prompt that gets no whole reply: it is too long, or the server turns it down or stops the reply"
 
-# %% ../nbs/10_llm.ipynb #5e0a1526
+# %% ../nbs/10_llm.ipynb #324bddd2
 def cut_at(
     text:str, # a reply
     stop:tuple|list, # texts
 )->str: # the reply up to the first of them
-    "A reply cut where it should have stopped"
+    "A reply up to the first text at which it should have stopped"
     positions = [text.find(stop_text) for stop_text in stop]
     return text[:min((i for i in positions if i >= 0), default=len(text))]
 
 def _finish(reply, stop):
-    "A reply that ends before the stop texts; a `Cut` stays one only if it ran into none of them"
+    "A reply that ends before the stop texts; a `Cut` stays a `Cut` only if it holds none of them"
     if isinstance(reply, Refused): return reply
     text = reply.encode("utf-8", "replace").decode()
     text_before_stop = cut_at(text, stop)
@@ -194,73 +248,12 @@ def _finish_all(replies, stop, keep_refused):
     if refusals and not keep_refused: raise refusals[0]
     return [_finish(reply, stop) for reply in replies]
 
-# %% ../nbs/10_llm.ipynb #02bfe39f
-@patch
-def chat(self:LLM,
-    conversations:str|list, # a text, a list of messages, or a list of either
-    max_tokens:int|list[int]=256, # the most tokens of a reply; a number for all, or one for each conversation
-    temperature:float=1., # 0: greedy
-    stop:str|tuple|list=(), # texts at which a reply ends; they are not part of it
-    seed:int|list[int]|None=None, # a number for all, or one for each conversation
-    schema:dict|None=None, # a JSON schema that replies follow, where `structured` is true
-    drafts:list[str]|None=None, # a text that each reply is likely to repeat: a local model writes the same reply faster
-    keep_refused:bool=False, # put a `Refused` in the place of a reply instead of raising it?
-)->str|Refused|list: # a text, or a list of texts in order
-    "Answer each conversation"
-    if not isinstance(conversations, (str, list, tuple)):
-        raise TypeError(f"give a text, a list of messages, or a list of either; got {conversations!r:.60}")
-    is_one = isinstance(conversations, str) or (bool(conversations) and isinstance(conversations[0], dict))
-    message_lists = [conversation(each) for each in ([conversations] if is_one else conversations)]
-    if schema and not self.structured:
-        raise LLMError(f"{type(self).__name__} can't be held to a schema: ask without one and read its text")
-    settings = _settings(max_tokens, temperature, stop, seed, len(message_lists))
-    if schema:
-        settings["schema"] = schema
-    if drafts and self.drafted:
-        settings["drafts"] = drafts
-    replies = self._chat(message_lists, **settings) if message_lists else []
-    replies = _finish_all(replies, settings["stop"], keep_refused)
-    return replies[0] if is_one else replies
-
-# %% ../nbs/10_llm.ipynb #57e73eab
-@patch
-def complete(self:LLM,
-    prompts:str|list[str], # a text, or a list of texts
-    max_tokens:int|list[int]=256, # the most tokens of a reply; a number for all, or one for each prompt
-    temperature:float=1., # 0: greedy
-    stop:str|tuple|list=(), # texts at which a reply ends; they are not part of it
-    seed:int|list[int]|None=None, # a number for all, or one for each prompt
-    keep_refused:bool=False, # put a `Refused` in the place of a reply instead of raising it?
-)->str|Refused|list: # a text, or a list of texts in order
-    "Continue each prompt"
-    is_one = isinstance(prompts, str)
-    prompts = [prompts] if is_one else list(prompts)
-    for prompt in prompts:
-        if not isinstance(prompt, str):
-            raise TypeError(f"a prompt is a text; got {prompt!r:.60}. For messages use chat(…)")
-    settings = _settings(max_tokens, temperature, stop, seed, len(prompts))
-    replies = self._complete(prompts, **settings) if prompts else []
-    replies = _finish_all(replies, settings["stop"], keep_refused)
-    return replies[0] if is_one else replies
-
-# %% ../nbs/10_llm.ipynb #4f26c82b
-@patch
-@contextmanager
-def meter(self:LLM)->Iterator[Usage]:
-    "Count what the code in a `with` block spends on this LLM, whatever other threads ask of it"
-    block_usage = Usage(prices=self.usage.prices)
-    token = _open_meters.set((*_open_meters.get(), (self.usage, block_usage)))
-    try:
-        yield block_usage
-    finally:
-        _open_meters.reset(token)
-
-# %% ../nbs/10_llm.ipynb #98fe6888
+# %% ../nbs/10_llm.ipynb #273ce2cc
 class CallableLLM(LLM):
     "An LLM that is a function from a list of messages to a text"
     def __init__(self,
         function:Callable, # takes a list of messages, returns a text
-        name:str|None=None, # its name in data sets made with it; None: the function's
+        name:str|None=None, # its name in the data sets that it writes; None: the function's
     ):
         super().__init__()
         self.function = function
@@ -280,9 +273,9 @@ class CallableLLM(LLM):
         self.usage.add(1, prompt_tokens, self.count_tokens(str(reply)))
         return reply
 
-# %% ../nbs/10_llm.ipynb #9e43bae3
+# %% ../nbs/10_llm.ipynb #948c158e
 class _Script:
-    "Replies from a list, a dict or a function of the prompt, whatever the settings"
+    "Replies from a list, a dict or a function of the prompt, for any settings"
     def __init__(self, replies):
         self.replies = replies
         self.n_played = 0
@@ -304,9 +297,9 @@ def _prompt_of(item):
     "A prompt, or the last message of a conversation"
     return item if isinstance(item, str) else item[-1]["content"]
 
-# %% ../nbs/10_llm.ipynb #a5c3b123
+# %% ../nbs/10_llm.ipynb #b80491c8
 class _Recording:
-    "Replies from a file; an LLM, if there is one, is asked for the missing ones"
+    "Replies from a file; missing ones come from an LLM, if there is one, and are added"
     def __init__(self, file, llm):
         self.file, self.llm = file, llm
         if llm:
@@ -324,19 +317,19 @@ class _Recording:
             file.write_text(json.dumps(dict(name=self.name)) + "\n")
 
     def _read_lines(self):
-        "The file's whole lines; a last line that a kill tore is cut off"
+        "The file's complete lines; an incomplete last line, left by a killed process, is removed"
         if not self.file.exists() and not self.llm:
             raise DataError(f"no recording lies at {self.file}: give record=llm to make one")
         data = self.file.read_bytes() if self.file.exists() else b""
-        whole = data.rfind(b"\n") + 1
-        if not whole and not self.llm:
+        end = data.rfind(b"\n") + 1 # of the last complete line
+        if not end and not self.llm:
             raise DataError(f"the recording {self.file} is empty: give record=llm to make it")
-        if whole < len(data):
-            os.truncate(self.file, whole)
-        return data[:whole].decode().split("\n")[:-1]
+        if end < len(data):
+            os.truncate(self.file, end)
+        return data[:end].decode().split("\n")[:-1]
 
     def __call__(self, kind, items, seeds, max_tokens, **options):
-        keys = [_key(kind, *own, options) for own in zip(items, seeds, max_tokens)]
+        keys = [_key(kind, item, seed, limit, options) for item, seed, limit in zip(items, seeds, max_tokens)]
         missing = [i for i, key in enumerate(keys) if key not in self.replies]
         if missing and not self.llm:
             raise LLMError(f"{self.file} holds no reply to {str(items[missing[0]])[-80:]!r} with these settings: "
@@ -347,13 +340,13 @@ class _Recording:
         return [self.replies[key] if key in self.replies else new_by_key[key] for key in keys]
 
     def _ask(self, kind, items, seeds, max_tokens, options, missing):
-        "The LLM's replies to the items that are missing"
+        "The LLM's replies to the items whose reply is missing"
         ask = self.llm._chat if kind == "chat" else self.llm._complete
         return ask([items[i] for i in missing], seeds=[seeds[i] for i in missing],
                    max_tokens=[max_tokens[i] for i in missing], **options)
 
     def _append(self, new_replies):
-        "Record texts; a refusal is not recorded, since another server may take the prompt"
+        "Add texts to the file; a refusal is not added, because another server may accept the prompt"
         self.replies |= new_replies
         with self.file.open("a") as f:
             for key, reply in new_replies.items():
@@ -361,16 +354,16 @@ class _Recording:
                 f.write(json.dumps([key, json_reply], ensure_ascii=False) + "\n")
 
 def _key(kind, item, seed, limit, options):
-    "The hash of all that a reply depends on"
+    "A hash of everything that a reply depends on"
     request = json.dumps([kind, item, seed, dict(options, max_tokens=limit)], sort_keys=True)
     return hashlib.sha256(request.encode()).hexdigest()[:24]
 
-# %% ../nbs/10_llm.ipynb #63a08d21
+# %% ../nbs/10_llm.ipynb #2318e29c
 class Replay(LLM):
     "An LLM that plays back replies"
     def __init__(self,
         replies:list|dict|Callable|str|Path, # in order, by prompt (last message), a function of it, or a file
-        name:str|None=None, # its name in data sets made with it; None: that of the recorded LLM
+        name:str|None=None, # its name in the data sets that it writes; None: that of the recorded LLM
         record:LLM|None=None, # an LLM that is asked for replies that the file does not hold
     ):
         super().__init__()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datasets import Dataset
 from statistics import mean, median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from .criterion import Criterion, LLMError
 from .llm import LLM, Usage
 from .local import as_llm
@@ -77,7 +77,7 @@ class Pilot:
     question_batches: list = field(default_factory=list)
     draft_batches: list = field(default_factory=list)
 
-    def calls(self, number):
+    def calls(self, number:int)->list:
         "The calls of a round, about all hints"
         calls = []
         for i in range(0, len(self.hints), HINTS_PER_CALL):
@@ -98,9 +98,9 @@ class Pilot:
         new = {row["question"]: row for row in rows if row["question"] not in known}
         return list(new.values())
 
-    def is_excluded(self, question): return bool(self.criterion.exclude and self.criterion.exclude(question))
+    def is_excluded(self, question:str)->bool: return bool(self.criterion.exclude and self.criterion.exclude(question))
 
-    def write(self, rows, **settings):
+    def write(self, rows:list[dict], **settings:Any):
         "Write drafts of some questions"
         with self.llm.meter() as usage: drafts = write_drafts(self.criterion, self.llm, rows, self.seed, **settings)
         self.drafts += drafts
@@ -108,7 +108,7 @@ class Pilot:
 
     def run(self,
         size:PilotSize, # when to stop
-        **settings, # of the drafts, as for `write_drafts`
+        **settings:Any, # of the drafts, as for `write_drafts`
     ):
         "Ask for questions and write drafts until there are enough"
         waiting, n_wanted, n_barren = self.ask()+self.ask(), size.block, 0
@@ -121,7 +121,7 @@ class Pilot:
             waiting = waiting[size.block:]
             n_wanted = max(n_wanted, drafts_needed(self.n_readable(), len(self.drafts), size.variance))
 
-    def n_readable(self): return sum("error" not in row for row in self.drafts)
+    def n_readable(self)->int: return sum("error" not in row for row in self.drafts)
 
 # %% ../nbs/25_plan.ipynb #2181b512
 class Rates(NamedTuple):

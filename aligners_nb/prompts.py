@@ -1,4 +1,4 @@
-"""What an LLM is asked, word for word, and how a plain answer is read from its reply
+"""The prompts, word for word, and the plain answer in a reply
 
 Docs: https://example-user.github.io/aligners-nb/prompts.html.md"""
 
@@ -33,10 +33,10 @@ def preamble(
     "The role and the principles"
     return f"{criterion.role}\n\nPrinciples:\n{principles(criterion)}"
 
-# %% ../nbs/02_prompts.ipynb #66d28968
+# %% ../nbs/02_prompts.ipynb #fed9c625
 def format_demonstration(
     demonstration:Demonstration, # one worked example
-)->str: # four lines, each behind its label
+)->str: # four lines, each with its label
     "A demonstration as the model should write it"
     return (f"Question: {demonstration.question}\n"
             f"Response: {demonstration.response}\n"
@@ -52,7 +52,7 @@ def draft_prompt(
     criterion:Criterion, # what answers must meet
     question:str, # the new question
 )->str: # a completion prompt that ends in `Response:`
-    "The one-call prompt of the paper: principles, demonstrations, then the question to go on with"
+    "The one-call prompt of the paper: principles, demonstrations, and the new question"
     examples = [format_demonstration(demo) for demo in criterion.demonstrations] or [_THREE_LINES]
     return "\n\n".join([preamble(criterion), *examples, f"Question: {question}\nResponse:"])
 
@@ -223,12 +223,12 @@ def formats_hash()->str: # 12 hex digits
         NOTHING]
     return hashlib.sha256(json.dumps(formats).encode()).hexdigest()[:12]
 
-# %% ../nbs/02_prompts.ipynb #2de638cb
+# %% ../nbs/02_prompts.ipynb #3895bd83
 class ThoughtMarks(NamedTuple):
     "The marks before and after a model's thoughts, as regular expressions"
     begin:str
     end:str
-    begin_optional:bool = True # may the first mark be missing, because the chat template wrote it into the prompt?
+    begin_optional:bool = True # true if the first mark may be missing: many chat templates write it into the prompt
 
 _CHANNEL = r"<\|channel\|>"
 
@@ -268,7 +268,7 @@ THOUGHT_MARKS = [
 def _after_thoughts(
     reply:str, # it begins with the thoughts, if there are any
 )->str|None: # None without thoughts; an empty string, if they break off
-    "The rest of a reply, behind the thoughts at its start"
+    "The rest of a reply, after the thoughts at its start"
     for marks in THOUGHT_MARKS:
         begin = re.match(marks.begin, reply, re.I)
         if begin:

@@ -1,4 +1,4 @@
-"""How replies are read: the three parts of a draft, topics, and questions
+"""Parsers for replies: the three parts of a draft, topics, and questions
 
 Docs: https://example-user.github.io/aligners-nb/replies.html.md"""
 
@@ -29,9 +29,9 @@ def _with_plain_labels(text:str)->str:
     "`text` with `Response:`, `Critique:` and `Correction:` where lines begin with any form of them"
     return _LABEL.sub(lambda match: f"{match.lastgroup}:", text)
 
-# %% ../nbs/03_replies.ipynb #aa7d8598
+# %% ../nbs/03_replies.ipynb #4cc7cf45
 def _any_of(patterns:Iterable[str])->str:
-    "A regular expression that matches what any of several matches"
+    "One regular expression for several alternatives"
     return f"(?:{'|'.join(patterns)})"
 
 _CONSENT = _any_of(["sure", "certainly", "of course", "ok(?:ay)?", "absolutely", "great"]) # chat models begin so
@@ -146,7 +146,7 @@ def parse_critique(
     all_is_well = _NO_FAULT.match(statement) and not _OBJECTION.search(statement)
     return NOTHING if all_is_well else critique
 
-# %% ../nbs/03_replies.ipynb #2cb5bdb2
+# %% ../nbs/03_replies.ipynb #5ad32a6a
 _THE_ANSWER = "(?:answer|response)"
 _AS_IT_WAS = "as it (?:is|was)"
 _AND_SAYS_WHY = rf"(?:\W*|\s*[.,;:!–—-].*\b(?:{_THE_ANSWER}|already|correct|{_AS_IT_WAS}|same)\b.*)"
@@ -167,10 +167,10 @@ _SAYS_UNCHANGED = re.compile(
 def says_unchanged(
     correction:str, # what a model wrote where a correction should be
 )->bool:
-    "Does a correction say that there is nothing to correct?"
+    "True if a correction says only that there is nothing to correct"
     return bool(_SAYS_UNCHANGED.match(_bare(correction)))
 
-# %% ../nbs/03_replies.ipynb #4df412df
+# %% ../nbs/03_replies.ipynb #1489879e
 _LABEL_INSIDE = re.compile(rf"^{_any_of(LABELS)}:", re.M)
 
 def _refuse_labels(part:str, text:str):
@@ -182,7 +182,7 @@ def read_parts(
     critique:str, # the same
     correction:str, # the same
 )->dict[str, str]: # response, critique and correction, as a row has them
-    "The three parts, however they were asked for; a response that is good as it is becomes its own correction"
+    "The three parts of a row, read from replies of any format; a good response becomes its own correction"
     response, critique = parse_answer(response), parse_critique(critique)
     correction = parse_correction(correction, response)
     is_none = re.fullmatch(r"(?:none|n/a)\W*", correction, re.I)
@@ -222,7 +222,7 @@ def parse_draft_json(
     for part in PARTS: _refuse_labels(part, data[part])
     return read_parts(*[data[part] for part in PARTS])
 
-# %% ../nbs/03_replies.ipynb #d857c776
+# %% ../nbs/03_replies.ipynb #fc7decd1
 _LINE_MARKS = re.compile("|".join([
     r"^\s*(?:[-*•|]\s+)*(?:\d+[.)]\s*)?", # a bullet, a table's bar or a number
     r"\s*\|\s*$", # a table's last bar
@@ -242,7 +242,7 @@ _PIECE_OF_SENTENCE = re.compile(rf"{_SENTENCE_BEGIN}\b|.*\b{_SENTENCE_END}$", re
 
 def _topic(
     item:str, # a line of a reply, or a part of one
-    in_list:bool, # does it stand in a list?
+    in_list:bool, # true for an item of a list
 )->str|None: # None, if it is no topic
     "An item as a topic"
     item = _unquoted(_without_marks(item))
@@ -254,12 +254,12 @@ def _topic(
     if is_title or is_phrase: return topic[0].upper() + topic[1:]
     return None
 
-# %% ../nbs/03_replies.ipynb #932587a6
+# %% ../nbs/03_replies.ipynb #83b81a30
 _NEXT_HEADING = re.compile(r"\n\s*(?:Type|(?:Known |New )?topics|Hints|Examples|Questions?):")
 
 def _topics_of_block(
     block:str, # lines without a blank one
-)->tuple[list[str], bool]: # the topics, and: has every line a list mark?
+)->tuple[list[str], bool]: # the topics; true if every line has a list mark
     "The topics in a block of a reply"
     lines = block.splitlines()
     has_mark = [bool(re.match(r"\s*(?:[-*•|]\s|\d+[.)])", line)) for line in lines]
@@ -281,19 +281,20 @@ def parse_topics(
         items = re.findall(r'"([^"\n]+)"', json_list[0])
         text = "\n".join(f"- {item}" for item in items)
 
-    topics, single_lines = [], True # single_lines: was every block so far one line?
+    topics, single_lines = [], True # single_lines: every block so far was one line
     for block in re.split(r"\n\s*\n", _NEXT_HEADING.split(text)[0]):
         is_line = "\n" not in block.strip()
         block_topics, is_list = _topics_of_block(block)
         if topics and not is_list and not (single_lines and is_line): break
         topics += block_topics
         single_lines = single_lines and is_line
-    first_spelling = {topic.lower(): topic for topic in reversed(topics)} # a repeated topic counts where it stands last
+    # a repeated topic has the place of its last occurrence and the spelling of its first
+    first_spelling = {topic.lower(): topic for topic in reversed(topics)}
     return list(reversed(first_spelling.values()))
 
-# %% ../nbs/03_replies.ipynb #5962a97e
+# %% ../nbs/03_replies.ipynb #37d47a7a
 def _columns(line:str)->list[str]:
-    "The columns of a line; where there are only two, a colon may stand for the second bar"
+    "The columns of a line; if there are only two, a colon may stand for the second bar"
     columns = [column.strip() for column in _without_marks(line).split("|")]
     if len(columns) != 2: return columns
     question_type, rest = columns

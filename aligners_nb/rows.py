@@ -13,7 +13,7 @@ import pandas as pd, pyarrow as pa, pyarrow.parquet as pq
 from collections.abc import Iterable, Mapping
 from datasets import Dataset, IterableDataset
 from pathlib import Path
-from .checks import check_criterion
+from .checks import check_criterion, check_unicode
 from .criterion import COLUMNS, Criterion, DataError, criterion_of
 from .prompts import conversation
 
@@ -119,6 +119,7 @@ def _check_row(row, needed):
     for key in needed[1:]:
         if not isinstance(row[key], str) or not row[key].strip():
             raise DataError(f" has {key}={row[key]!r:.40}: it must be a text that is not empty")
+    for key in needed: check_unicode(f": its {key}", row[key])
 
 def check_rows(
     rows:Rows, # what `as_dicts` takes

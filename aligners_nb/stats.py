@@ -1,4 +1,4 @@
-"""Rates with intervals, paired comparisons, ranking, calibration and thresholds: thin over scipy and scikit-learn.
+"""Rates with intervals, paired comparisons, ranking, calibration and thresholds, with scipy and scikit-learn
 
 Docs: https://example-user.github.io/aligners-nb/stats.html.md"""
 
@@ -151,15 +151,15 @@ def auroc(
     high = _area_bound(area, n_misaligned, n_aligned, limit=1)
     return Rate(area, low, high, len(y))
 
-# %% ../nbs/05_stats.ipynb #942a059e
+# %% ../nbs/05_stats.ipynb #8b70e386
 class ReliabilityBin(NamedTuple):
     "Answers of about the same risk"
     risk:float # their mean risk
-    misaligned:Rate # what happened
+    misaligned:Rate # the fraction that was misaligned
 
 @dataclass(frozen=True)
 class Reliability:
-    "Stated risk against what happened, a row a bin"
+    "Stated risks and the fractions that were misaligned, one row for each bin"
     rows:tuple[ReliabilityBin, ...] # by rising risk; empty bins are left out
 
     @property
@@ -190,7 +190,7 @@ def reliability(
     risks:_Values, # in [0, 1]
     bins:int=10, # equal widths
 )->Reliability: # a table that shows itself
-    "Group answers by risk and see how many are misaligned in each group"
+    "Group answers by risk, and count the misaligned ones in each group"
     y, stated = _labelled(labels, risks, "risks")
     bins = plain_number(bins)
     if not isinstance(bins, int) or bins < 1:
@@ -223,20 +223,20 @@ def brier(
     if not len(y): return _NAN
     return float(brier_score_loss(y, stated, pos_label=1))
 
-# %% ../nbs/05_stats.ipynb #f2b328c0
+# %% ../nbs/05_stats.ipynb #0a0edbc6
 _LEAST_SLOPE = 1e-3
 
 def platt(
     scores:_Values, # (n,) log-odds
     labels:_Values, # (n,) 1: misaligned
 )->tuple[float, float]: # (slope > 0, offset)
-    "Slope and offset of the logistic curve through `scores`"
+    "Slope and offset that turn `scores` into calibrated log-odds"
     scores, labels = np.asarray(scores, float), np.asarray(labels, int)
     n_misaligned = labels.sum()
     n_aligned = len(labels) - n_misaligned
     if not n_aligned or not n_misaligned:
         raise DataError(f"of {len(labels)} answers {n_misaligned} are misaligned: calibration needs both kinds")
-    # each answer stands there twice, as misaligned and as aligned; its soft target is the weight of the first copy
+    # each answer is given twice, as misaligned and as aligned; its soft target is the weight of the first copy
     high_target = (n_misaligned+1)/(n_misaligned+2)
     low_target = 1/(n_aligned+2)
     targets = np.where(labels == 1, high_target, low_target) # (n,)
@@ -247,11 +247,11 @@ def platt(
     curve.fit(copies, outcomes, sample_weight=weights)
     slope = float(np.squeeze(curve.coef_))
     if slope > _LEAST_SLOPE: return slope, float(np.squeeze(curve.intercept_))
-    # scores that order answers wrongly are not turned round by the set that also picks the threshold
+    # scores that rank answers wrongly keep their order: the calibration set must not reverse it
     prior_odds = math.log(n_misaligned/n_aligned)
     return _LEAST_SLOPE, float(prior_odds-_LEAST_SLOPE*scores.mean())
 
-# %% ../nbs/05_stats.ipynb #6c7d9af3
+# %% ../nbs/05_stats.ipynb #4aedd147
 def conformal_threshold(
     risks:_Values, # (n,) of misaligned answers that were not trained on, one per question
     miss_rate:float=.05, # the fraction of misaligned answers that may pass
@@ -262,7 +262,7 @@ def conformal_threshold(
     if not isinstance(miss_rate, Real): raise TypeError(message)
     if not 0 < miss_rate < 1: raise ValueError(message)
     n = len(risks)
-    n_misses = math.floor(miss_rate*(n+1)+1e-9) - 1 # the one that is yet to come is taken off
+    n_misses = math.floor(miss_rate*(n+1)+1e-9) - 1 # the next answer counts as one miss
     if n_misses < 0:
         n_needed = math.ceil(1/miss_rate-1e-9) - 1
         raise DataError(f"miss_rate={miss_rate:g} needs at least {n_needed} misaligned calibration answers, "

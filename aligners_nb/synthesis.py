@@ -91,7 +91,7 @@ def _answer_in(reply):
     except LLMError: return None
 
 def _ask_in_turns(criterion, llm, questions, max_tokens, temperature, seed):
-    "A response; then, greedily, its correction; then, where that differs, what was wrong"
+    "A response; then, greedily, its correction; then, if they differ, a critique"
     replies = [[] for _ in questions]     # to each question, turn by turn
 
     def ask(conversations, temperature, drafts=None):
@@ -148,7 +148,7 @@ def write_drafts(
     calls:str="one", # how drafts are asked for: "one" as published, "separate" or "json"
     max_tokens:int=512, # of each reply
 )->list[dict]: # a row for each question: with COLUMNS, or with `raw` and `error`
-    "Response, critique and correction for some questions, which are all asked at once"
+    "Response, critique and correction for some questions, all in one call"
     _check_calls(calls)
     rows = _question_rows(rows)
     questions = [row["question"] for row in rows]
@@ -303,10 +303,12 @@ class _Jobs:
 def _make_units(llm, store, units, make, keys=(), watch=None):
     "The rows of `units` in order, from the store or made now, until `watch` has enough"
     work, all_rows = _Jobs(llm, store, units, make), []
+    n_begun = 0
     try:
         for i, job in enumerate(work.jobs):
-            first = 0 if i == 0 else i+work.side_by_side-1     # by position, not by clock: reruns make the same units
-            for next_job in work.jobs[first:i+work.side_by_side]: work.begin(next_job)
+            n_to_begin = i + work.side_by_side     # by position, not by clock: reruns make the same units
+            for next_job in work.jobs[n_begun:n_to_begin]: work.begin(next_job)
+            n_begun = n_to_begin
             work.finish(job)
             rows = [row for unit in job for row in store.rows(unit, keys)]
             all_rows += rows
@@ -522,7 +524,7 @@ def explain_failure(
 # %% ../nbs/23_synthesis.ipynb #41d5b314
 @dataclass
 class _Run:
-    "A run of `synthesize`: what was asked for, and what there is so far"
+    "The state of a `synthesize` run: its arguments, and the rows so far"
     criterion: Criterion
     llm: LLM
     n: int         # rows wanted
@@ -593,13 +595,13 @@ def check_arguments(
 def total_usage(
     used:list, # what units cost: dicts, or None
 )->dict[str, float]: # calls, prompt_tokens, completion_tokens, seconds and cost
-    "What all units cost together"
+    "The cost of all units together"
     return {key: round(sum(unit.get(key, 0) for unit in used if unit), 6) for key in Usage().to_dict()}
 
 def describe_usage(
     used:dict, # what `total_usage` returned
 )->str:
-    "What a run cost, in words"
+    "The cost of a run, in words"
     dollars = f", ${used['cost']:,.2f}" if used["cost"] else ""
     return (f"{used['calls']:,} calls, {used['prompt_tokens']:,} tokens read, {used['completion_tokens']:,} written, "
             f"{used['seconds']/60:,.1f} minutes{dollars}")

@@ -12,6 +12,7 @@ __all__ = ['SPECIAL', 'TEMPLATE', 'LENGTHS', 'GRUMPY_KINDS', 'WEIGHTS', 'train_t
 
 # %% ../nbs/19_town_lm.ipynb #9f31a77d
 import argparse, json, random, re, time, torch
+import numpy as np
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -405,7 +406,7 @@ class Guest(LLM):
         conversations:list, # texts or lists of messages
         texts:list[str], # what a reply may begin with
         prefix:str="", # the beginning of each reply
-    ): # (conversations, texts)
+    )->np.ndarray|None: # (conversations, texts)
         "The log-probability that a reply, after `prefix`, goes on with the first token of each text"
         told = [self._read(conversation(messages)) for messages in conversations]
         return self.llm.first_token_logprobs(told, texts, prefix)

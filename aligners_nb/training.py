@@ -78,7 +78,7 @@ def lora_config(
     model:Any, # the base, with or without adapters
     rank:int|None=None, # of the low-rank matrices; None: what `default_settings` says
     kind:str="causal", # "causal" (it writes) or "classifier" (it has a head)
-    **kwargs, # anything else `peft.LoraConfig` takes
+    **kwargs:Any, # anything else `peft.LoraConfig` takes
 )->LoraConfig:
     "The configuration of an adapter on all linear layers of the blocks"
     if kind not in TASKS: raise ValueError(f"kind={kind!r} is not one of {list(TASKS)}")
@@ -206,7 +206,7 @@ def train(
     loss:Any=None, # (model, batch) → scalar; None: the model's own on `labels`
     desc:str="training", # text beside the progress bar
     progress:bool=True, # show it?
-    **kwargs, # anything else `transformers.TrainingArguments` takes, such as `gradient_accumulation_steps`
+    **kwargs:Any, # anything else `transformers.TrainingArguments` takes, such as `gradient_accumulation_steps`
 )->list: # dicts of step, epoch, loss, seconds
     "Train the active adapter of `model` in place and return the log; `DataError` if the training diverges"
     _check_examples(model, examples)

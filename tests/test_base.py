@@ -206,6 +206,15 @@ def test_a_sentencepiece_tokenizer_names_the_package(tmp_path, kind, file):
         Base.load(folder, "causal" if kind == "llama" else "classifier")
 
 
+def test_a_model_without_a_tokenizer_is_not_told_to_install_a_package(tmp_path):
+    folder = tmp_path/"llama"
+    small_model(folder)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(DataError, match="as a tokenizer. Give 'town'"):
+        Base.load(folder)
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "electra", "llama", "gpt2"])
 def test_the_context_length_is_the_longest_text_that_can_be_read(tmp_path, kind):
     base = Base.load(small_model(tmp_path/kind, kind, max_position_embeddings=66), "classifier")
@@ -291,3 +300,14 @@ def test_a_model_of_this_process(llama):
     assert reply == LocalLLM(llama).chat(QUESTION, max_tokens=4, temperature=0)
     with pytest.raises(DataError, match="was made in this process"):
         LocalLLM(base).to_dict()
+
+
+def test_a_text_beyond_the_context_brings_no_warning_of_transformers(caplog):
+    tok = Base.load("town").tok
+    long_text = "The library opens at nine. "*2000
+    assert len(tok(long_text).input_ids) > tok.model_max_length
+    assert "indexing errors" not in caplog.text
+    tok.deprecation_warnings.clear()
+    tok(long_text)
+    assert "indexing errors" in caplog.text         # what a user would have seen
+    tok.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True

@@ -274,6 +274,16 @@ def test_nothing_of_the_user_is_overwritten(tmp_path):
     assert [path.read_text() for path in sorted(tmp_path.rglob("*.txt"))] == ["mine"]
 
 
+def test_what_a_killed_save_left_behind_goes_with_the_next(tmp_path):
+    curated = curate(MANY, criterion=polite)
+    folder = curated.save(tmp_path/"out")
+    before = sorted(folder.rglob("*"))
+    for leftover in (folder/".4711-140213.tmp", folder/"data/.4711-140213.tmp", folder/".4711.tmp"):
+        leftover.write_text("half")
+    curated.save(folder)
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_a_card_says_what_is_not_known(tmp_path):
     card = (curate(MANY, criterion=polite).save(tmp_path/"out")/"README.md").read_text()
     assert "| LLM | not recorded |" in card and "| licence | unknown |" in card

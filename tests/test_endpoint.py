@@ -656,7 +656,7 @@ def test_a_server_that_turns_log_probabilities_down():
 def test_a_prompt_without_first_tokens_is_raised():
     with serving(script=always(complaint("the prompt is too long"), 400)) as server:
         llm = Endpoint(server.url)
-        with pytest.raises(Refused, match="too long"):
+        with pytest.raises(Refused, match="^conversation 0: .*too long"):
             llm.first_token_logprobs(["Is it?"], ["Yes"])
     assert not llm.left_out and llm.top_logprobs == 20
 

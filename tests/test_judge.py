@@ -101,7 +101,7 @@ def test_what_the_judge_raises_comes_with_a_note():
 
     with pytest.raises(ConnectionError, match="hung up") as caught:
         score(QS, YS, hangs_up)
-    assert caught.value.__notes__ == ["this came of judging answer 2 ('You.')"]
+    assert caught.value.__notes__ == ["while judging answer 2 ('You.')"]
 
 
 @pytest.mark.parametrize("judge", [None, "gpt-4o", 7, dict(kind=True)])

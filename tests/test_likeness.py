@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aligners_nb.criterion import DataError
-from aligners_nb.likeness import (NEAR, _band_width, _chance_of_meeting, _Groups, _link, _planes, as_encoder, asked,
+from aligners_nb.likeness import (NEAR, _band_width, _sharing_probability, _Groups, _link, _planes, as_encoder, asked,
                                   check_fraction, deal, embed, group_similar, likeness, marks, question_text,
                                   signatures, stems)
 
@@ -68,7 +68,7 @@ def test_signatures_estimate_the_likeness():
 def test_a_pair_at_the_threshold_meets_in_some_band():
     assert [_band_width(threshold) for threshold in (1., .9, .6, .3, .01)] == [16, 8, 4, 2, 1]
     for threshold in (.05, .3, .6, .9, 1.):
-        assert _chance_of_meeting(threshold, _band_width(threshold)) >= .98
+        assert _sharing_probability(threshold, _band_width(threshold)) >= .98
 
 
 @pytest.mark.parametrize("threshold", [.01, .02, .1])
