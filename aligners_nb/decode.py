@@ -541,7 +541,7 @@ def one_copy_attention(model, is_on=True):
     try: yield
     finally: config._attn_implementation = before
 
-# %% ../nbs/13_decode.ipynb #8c91450b
+# %% ../nbs/13_decode.ipynb #a381e69b
 def centred(logits)->torch.Tensor:
     "Logits without their mean, which softmax does not see"
     return logits - logits.mean(-1, keepdim=True)
@@ -616,9 +616,9 @@ class Probe:
         batch.extend(first_tokens, drafts[1])
         errors += self._errors(batch, prompts, drafts[1], 1)
         batch.accept(no_tokens)
-        last_row = torch.ones_like(no_tokens[:1])
-        batch.keep(last_row)                                # the first row leaves
-        batch.extend(second_tokens[last_row], drafts[2])
+        second_row = torch.ones_like(no_tokens[:1])         # its index, (1,)
+        batch.keep(second_row)
+        batch.extend(second_tokens[second_row], drafts[2])
         errors += self._errors(batch, prompts[1:], drafts[2], 2)
         return torch.tensor(errors).max().item()            # not a number, if one of them is
 
