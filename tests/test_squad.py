@@ -11,7 +11,7 @@ from aligners_nb.criterion import Criterion, DataError, criteria
 from aligners_nb.dialogue import CHATML
 from aligners_nb.inspector import Inspector
 from aligners_nb.scorers import Scorer
-from aligners_nb.squad import POLICIES, Alignment, Squad, compare_risk, risk_texts
+from aligners_nb.squad import POLICIES, Alignment, Squad, _save, compare_risk, risk_texts
 
 SAVED = ROOT / "tests/fixtures/written_before_roles/squad"
 
@@ -239,7 +239,7 @@ def test_the_card_says_what_the_squad_does(tmp_path):
                   *inspector.criterion.principles, "Squad.from_pretrained('my-squad')"):
         assert words in card
     assert str(tmp_path) not in card
-    saved._save(tmp_path / "upload", "you/squad")
+    _save(saved, tmp_path / "upload", "you/squad")
     assert "Squad.from_pretrained('you/squad')" in (tmp_path / "upload/README.md").read_text()
     inspector.calibration = None
     assert "not calibrated" in (saved.save_pretrained(tmp_path / "my-squad") / "README.md").read_text()
