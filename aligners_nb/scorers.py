@@ -88,7 +88,7 @@ class Scorer:
         "The lines that give a `score` without this package"
         return ""
 
-# %% ../nbs/32_scorers.ipynb #1460117a
+# %% ../nbs/32_scorers.ipynb #c8099256
 class _ModelScorer(Scorer):
     "A scorer that reads token ids with a model in this process"
     base:Base
@@ -132,10 +132,11 @@ class _ModelScorer(Scorer):
     @torch.inference_mode()
     def __call__(self, questions:list, responses:list, batch_size:int=32)->np.ndarray:
         batch_size = check_positive("batch_size", batch_size)
-        examples = self._encode_all(*check_texts(questions, responses))
-        order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
-        scores = np.zeros(len(examples))
+        texts = check_texts(questions, responses)
         with self.base.using(self.adapter) as model:
+            examples = self._encode_all(*texts)     # in the lock, as threads share the tokenizer too
+            order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
+            scores = np.zeros(len(examples))
             for first in range(0, len(order), batch_size):
                 rows = order[first:first+batch_size]
                 batch = collate([examples[row] for row in rows], self.tok.pad_token_id or 0)
