@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/scorers.html.md"""
 __all__ = ['INSPECTOR_FILE', 'Scorer', 'ClassifierScorer', 'TrainedScorer', 'EncoderScorer', 'DecoderScorer', 'scorer_class',
            'GuardScorer', 'PromptedScorer', 'scorer_from_dict']
 
-# %% ../nbs/32_scorers.ipynb #fa179041
+# %% ../nbs/32_scorers.ipynb #7b132a08
 import numpy as np
 import torch
 from peft import LoraConfig
@@ -19,7 +19,7 @@ from .aligner import bare_code, base_license, prompt_code
 from .base import Base, as_base, display_name, model_type, unique_name, weights_hash
 from .checks import check_positive, check_texts, errors_about
 from .criterion import Criterion, DataError, LLMError
-from .dialogue import Dialogue
+from .dialogue import Dialogue, encoding_lock
 from .folders import expand, fingerprint, new_folder, save_adapter, to_json, write_file
 from .llm import LLM, Refused
 from .local import as_llm, first_tokens
@@ -88,7 +88,7 @@ class Scorer:
         "The lines that give a `score` without this package"
         return ""
 
-# %% ../nbs/32_scorers.ipynb #c8099256
+# %% ../nbs/32_scorers.ipynb #002773ce
 class _ModelScorer(Scorer):
     "A scorer that reads token ids with a model in this process"
     base:Base
@@ -132,11 +132,10 @@ class _ModelScorer(Scorer):
     @torch.inference_mode()
     def __call__(self, questions:list, responses:list, batch_size:int=32)->np.ndarray:
         batch_size = check_positive("batch_size", batch_size)
-        texts = check_texts(questions, responses)
+        examples = self._encode_all(*check_texts(questions, responses))
+        order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
+        scores = np.zeros(len(examples))
         with self.base.using(self.adapter) as model:
-            examples = self._encode_all(*texts)     # in the lock, as threads share the tokenizer too
-            order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
-            scores = np.zeros(len(examples))
             for first in range(0, len(order), batch_size):
                 rows = order[first:first+batch_size]
                 batch = collate([examples[row] for row in rows], self.tok.pad_token_id or 0)
@@ -145,13 +144,13 @@ class _ModelScorer(Scorer):
                 scores[rows] = self.odds(model, batch).cpu().numpy()
         return scores
 
-# %% ../nbs/32_scorers.ipynb #053ae481
+# %% ../nbs/32_scorers.ipynb #3d7ac5e4
 def _pair_ids(tok, question, response):
     "Question and response as an encoder reads them, without control tokens in the texts"
     if not isinstance(question, str):
         turns = [f"{message['role'].capitalize()}: {message['content']}" for message in conversation(question)]
         question = "\n".join(turns)
-    encoded = tok(question, response, split_special_tokens=True)
+    with encoding_lock(tok): encoded = tok(question, response, split_special_tokens=True)
     return {key: value for key, value in encoded.items() if key != "attention_mask"}
 
 def _check_labels(base, misaligned):
