@@ -421,7 +421,12 @@ async def _ask(endpoint, server, call):
     server.failures, server.set_aside_until = 0, 0.
     return reply
 
-# %% ../nbs/11_endpoint.ipynb #e565c538
+# %% ../nbs/11_endpoint.ipynb #acc9a6c8
+def _can_do_without(endpoint, server, error):
+    "Does a server lack the model, and may others have it?"
+    is_one_of_several = server not in endpoint.servers or len(endpoint.servers) > 1
+    return getattr(error, "status_code", 0) == 404 and is_one_of_several
+
 async def _answer(endpoint, number, call):
     "The reply to call `number`, or a `Refused`; repeated after a temporary failure"
     failures = Counter()  # by address
@@ -435,9 +440,8 @@ async def _answer(endpoint, number, call):
             try:
                 return await _ask(endpoint, server, call)
             except (_openai().APIError, Unreadable) as e:
-                code = getattr(e, "status_code", 0)
-                if code in (400, 413, 422): return Refused(_explain(endpoint, e))
-                if code == 404 and (server not in endpoint.servers or len(endpoint.servers) > 1):
+                if getattr(e, "status_code", 0) in (400, 413, 422): return Refused(_explain(endpoint, e))
+                if _can_do_without(endpoint, server, e):
                     _drop(endpoint, server)
                     continue
                 pause = _pause_after(e)
