@@ -176,9 +176,9 @@ def _as_pairs(pairs):
     if len(set(names)) < len(names): raise DataError(f"two pairs are for one criterion: {names}; keep one of them")
     return pairs
 
-# %% ../nbs/40_squad.ipynb #ade5c2e4
+# %% ../nbs/40_squad.ipynb #61547d80
 POLICIES = dict(
-    no_regret="a flagged answer is changed only if the change is flagged no longer and no other inspector objects",
+    no_regret="a flagged answer is changed only if the change is not flagged and no other inspector newly objects",
     paper="as published: aligners in one order for a whole batch, flagged answers replaced without a gate",
     always="every aligner rewrites every answer, without a gate")
 
