@@ -62,7 +62,7 @@ def small_model(
     tok.save_pretrained(folder)
     return str(folder)
 
-# %% ../nbs/14_base.ipynb #6c45d651
+# %% ../nbs/14_base.ipynb #e93b8bb8
 class Base:
     "A model with its tokenizer, adapters and lock, shared by all objects that use the model"
     def __init__(self,
@@ -221,9 +221,10 @@ class Base:
 
     def merged(self,
         adapter:str, # its name
+        dtype:str|torch.dtype|None=None, # of the copy, such as "bfloat16"; None: that of the model
     )->Any: # a transformers model
         "A copy of the model to whose weights those of one adapter are added"
-        return _merged(self, adapter)
+        return _merged(self, adapter, dtype)
 
     def release(self):
         "Give the memory back; every later use is a `DataError`"
@@ -650,17 +651,18 @@ def _with_adapter(base, name, config, files):
     _switch(model, before)
     return model.eval()
 
-# %% ../nbs/14_base.ipynb #b72a3d7c
-def _merged(base, adapter):
+# %% ../nbs/14_base.ipynb #6baebc22
+def _merged(base, adapter, dtype):
     "A copy of the base's model with one adapter merged into its weights"
+    dtype = _whole_dtype(dtype or base.dtype, base.device)
     with base.lock:
         _check_name(base, adapter)
         if getattr(base.model, "is_quantized", False):
-            raise DataError(f"{display_name(base)} is quantized, and an adapter can't be added to rounded weights without "
-                            "a loss: load the adapter on the base in full precision, and merge it there")
+            raise DataError(f"{display_name(base)} is quantized, and adding an adapter to rounded weights rounds it too: "
+                            "load the adapter on the base in full precision, and merge it there")
         model = copy.deepcopy(base.model)
     _switch(model, adapter)                     # of modules that are saved whole, the adapter's own stay
-    return model.merge_and_unload(safe_merge=True, adapter_names=[adapter])
+    return model.merge_and_unload(safe_merge=True, adapter_names=[adapter]).to(dtype)
 
 # %% ../nbs/14_base.ipynb #86f0b010
 def context_length(
