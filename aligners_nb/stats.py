@@ -23,7 +23,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss
 from .checks import plain_number
 from .criterion import DataError
 
-# %% ../nbs/05_stats.ipynb #10fd4ca8
+# %% ../nbs/05_stats.ipynb #fc079c0d
 @dataclass(frozen=True)
 class Rate:
     "A number with its 95 % interval and the n behind it"
@@ -34,6 +34,11 @@ class Rate:
 
     def __repr__(self)->str: return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
     def __float__(self)->float: return float(self.value)
+
+    def to_dict(self)->dict:
+        "For JSON, which has no NaN: None in its place"
+        ends = dict(value=self.value, low=self.low, high=self.high)
+        return {name: None if math.isnan(end) else float(end) for name, end in ends.items()} | dict(n=self.n)
 
 # %% ../nbs/05_stats.ipynb #652faf56
 _NAN = math.nan
