@@ -7,8 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/edits.html.md"""
 # %% auto #0
 __all__ = ['N_SHOWN', 'edit_words', 'places_kept', 'Edit', 'edit', 'Example', 'EditReport', 'edit_report']
 
-# %% ../nbs/35_edits.ipynb #f410caf9
-import html
+# %% ../nbs/35_edits.ipynb #28d3f1d9
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
