@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['LocalLLM', 'first_tokens', 'as_llm']
 
-# %% ../nbs/15_local.ipynb #c7bcceaa
+# %% ../nbs/15_local.ipynb #a12a164d
 import numpy as np
 import re
 import time
@@ -20,7 +20,7 @@ from typing import Any
 from .base import Base, as_base, display_name
 from .criterion import DataError
 from .decode import generate
-from .dialogue import Dialogue, encoding_lock
+from .dialogue import Dialogue
 from .endpoint import Endpoint
 from .llm import LLM, CallableLLM, Cut, Refused
 from .prompts import conversation
@@ -134,16 +134,14 @@ def _chat(self:LocalLLM, conversations, max_tokens, temperature, stop, seeds, dr
     prompts = [_prompt_ids(self, messages) for messages in conversations]
     return _generate(self, prompts, max_tokens, temperature, stop, seeds, drafts)
 
-# %% ../nbs/15_local.ipynb #0e8ec58e
+# %% ../nbs/15_local.ipynb #5de7cd94
 @patch
 def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     tok = self.dialogue.tok
     first_id = tok.eos_token_id if tok.bos_token_id is None else tok.bos_token_id
     prompt_ids = []
     for prompt in prompts:
-        with encoding_lock(tok): ids = tok(prompt, split_special_tokens=True)["input_ids"] or [first_id]
-        if len(ids) > 1 and ids[-1] == tok.eos_token_id: ids = ids[:-1]
-        prompt_ids.append(ids)
+        prompt_ids.append([*self.dialogue.start_ids, *self.dialogue.text_ids(prompt)] or [first_id])
     return _generate(self, prompt_ids, max_tokens, temperature, stop, seeds)
 
 # %% ../nbs/15_local.ipynb #ebf8d08d
@@ -244,7 +242,7 @@ def to_dict(self:LocalLLM)->dict:
         raise DataError(f"the adapter {self.adapter!r} lies in no folder: save it, and load it from there")
     return dict(type="LocalLLM", base=self.base.name, adapter=folder, batch_size=self.batch_size)
 
-# %% ../nbs/15_local.ipynb #6d2be543
+# %% ../nbs/15_local.ipynb #c08d3725
 _APIS = { # how a model's name begins → the API's address, and the variable that holds the key
     "claude": ("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
     "gemini": ("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
@@ -285,7 +283,7 @@ def _from_dict(settings):
     if name not in classes: raise DataError(f"the settings of an LLM have a type, LocalLLM or Endpoint; got {name!r}")
     return classes[name](**settings)
 
-# %% ../nbs/15_local.ipynb #5e0aa59f
+# %% ../nbs/15_local.ipynb #3b09b213
 def as_llm(
     llm:LLM|Base|str|Path|dict|Callable, # "town", a folder, a .gguf file, a hub id, "http://…/v1", a function, an LLM
 )->LLM:
