@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['LocalLLM', 'first_tokens', 'as_llm']
 
-# %% ../nbs/15_local.ipynb #1d630653
+# %% ../nbs/15_local.ipynb #c33e9316
 import numpy as np
 import re
 import time
@@ -19,7 +19,7 @@ from typing import Any
 from .base import Base, as_base, display_name
 from .criterion import DataError
 from .decode import generate
-from .dialogue import Dialogue, encoding_lock
+from .dialogue import Dialogue
 from .endpoint import Endpoint
 from .llm import LLM, CallableLLM, Cut, Refused
 from .prompts import conversation
@@ -133,16 +133,14 @@ def _chat(self:LocalLLM, conversations, max_tokens, temperature, stop, seeds, dr
     prompts = [_prompt_ids(self, messages) for messages in conversations]
     return _generate(self, prompts, max_tokens, temperature, stop, seeds, drafts)
 
-# %% ../nbs/15_local.ipynb #0e8ec58e
+# %% ../nbs/15_local.ipynb #5de7cd94
 @patch
 def _complete(self:LocalLLM, prompts, max_tokens, temperature, stop, seeds):
     tok = self.dialogue.tok
     first_id = tok.eos_token_id if tok.bos_token_id is None else tok.bos_token_id
     prompt_ids = []
     for prompt in prompts:
-        with encoding_lock(tok): ids = tok(prompt, split_special_tokens=True)["input_ids"] or [first_id]
-        if len(ids) > 1 and ids[-1] == tok.eos_token_id: ids = ids[:-1]
-        prompt_ids.append(ids)
+        prompt_ids.append([*self.dialogue.start_ids, *self.dialogue.text_ids(prompt)] or [first_id])
     return _generate(self, prompt_ids, max_tokens, temperature, stop, seeds)
 
 # %% ../nbs/15_local.ipynb #ebf8d08d
