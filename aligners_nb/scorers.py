@@ -9,7 +9,7 @@ __all__ = ['INSPECTOR_FILE', 'MOST_LAYERS', 'HEAD_FILE', 'MOST_CACHED', 'Scorer'
            'EncoderScorer', 'DecoderScorer', 'scorer_class', 'chosen_layers', 'pooled_states', 'Head', 'fit_head',
            'HeadScorer', 'read_head', 'GuardScorer', 'PromptedScorer', 'scorer_from_dict']
 
-# %% ../nbs/32_scorers.ipynb #3a3c931b
+# %% ../nbs/32_scorers.ipynb #b8a8646f
 import numpy as np
 import torch
 from collections import OrderedDict
@@ -24,14 +24,14 @@ from .aligner import bare_code, base_license, prompt_code, warn_of_other_weights
 from .base import Base, as_base, display_name, model_type, unique_name, weights_hash
 from .checks import check_positive, check_texts, errors_about
 from .criterion import Criterion, DataError, LLMError
-from .dialogue import Dialogue, encoding_lock
+from .dialogue import Dialogue, encoding_lock, pair_ids
 from .folders import ADAPTER_FILES, expand, fingerprint, new_folder, save_adapter, to_json, write_file
 from .llm import LLM, Refused
 from .local import as_llm, first_tokens
 from .prompts import assistant, clean_reply, conversation, user, with_principles
 from .training import collate, lora_config
 
-# %% ../nbs/32_scorers.ipynb #95193fc6
+# %% ../nbs/32_scorers.ipynb #1bbb907b
 INSPECTOR_FILE = "inspector.json"     # the file that makes a folder an inspector's
 
 def _is_other_file(name): return name in ADAPTER_FILES
@@ -99,7 +99,7 @@ class Scorer:
         "The lines that give a `score` without this package"
         return ""
 
-# %% ../nbs/32_scorers.ipynb #c1d5b116
+# %% ../nbs/32_scorers.ipynb #1ba535d6
 class _ModelScorer(Scorer):
     "A scorer that reads token ids with a model in this process"
     base:Base
@@ -172,44 +172,49 @@ def _worst(odds, owners, n):
     np.maximum.at(scores, owners, odds)
     return scores
 
-# %% ../nbs/32_scorers.ipynb #27cfb701
+# %% ../nbs/32_scorers.ipynb #03fed481
 def _as_text(question):
     "A conversation as one text"
     if isinstance(question, str): return question
     turns = [f"{message['role'].capitalize()}: {message['content']}" for message in conversation(question)]
     return "\n".join(turns)
 
-def _without_middle(tok, text, limit):
-    "A text of about `limit` tokens: a longer one loses its middle"
-    options:dict = dict(add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-    offsets = tok(text, **options)["offset_mapping"]
-    if len(offsets) <= limit: return text
-    half = limit//2
-    return f"{text[:offsets[half-1][1]]} … {text[offsets[-half][0]:]}"
-
-def _window(encoded, i):
-    "One encoding as the model reads it; `in_answer` is 1 from the first token of the answer on"
-    parts = encoded.sequence_ids(i)
-    first = parts.index(1) if 1 in parts else len(parts)
-    lists = {key: value[i] for key, value in encoded.items() if key not in ("attention_mask", "overflow_to_sample_mapping")}
-    return dict(lists, in_answer=[0]*first+[1]*(len(parts)-first))
-
 def _pair_ids(tok, question, response):
     "Question and response as an encoder reads them, without control tokens in the texts"
-    with encoding_lock(tok): encoded = tok([_as_text(question)], [response], split_special_tokens=True)
-    return _window(encoded, 0)
+    return pair_ids(tok, _as_text(question), response)
+
+class _Places(NamedTuple):
+    "Where the texts stand in an encoded pair"
+    asked:int      # the first token of the question
+    asked_end:int  # the first token after it
+    answer:int     # the first token of the answer
+    answer_end:int # the first token after it
+
+def _places(tok, question, n_ids):
+    "The places in an encoded pair of `n_ids` tokens that begins with `question`"
+    with encoding_lock(tok):
+        single = tok("a", return_special_tokens_mask=True)["special_tokens_mask"]
+        both = tok("a", "a", return_special_tokens_mask=True)["special_tokens_mask"]
+    asked, n_last = both.index(0), both[::-1].index(0)
+    asked_end = asked + len(_pair_ids(tok, question, "")["input_ids"]) - sum(single)
+    return _Places(asked, asked_end, asked_end+sum(both)-asked-n_last, n_ids-n_last)
 
 def _pair_windows(tok, question, response, limit):
     "The pair in overlapping windows of `limit` tokens, each with the question; of a long question the middle is cut"
     whole = _pair_ids(tok, question, response)
-    if len(whole["input_ids"]) <= limit: return [whole]
-    options:dict = dict(split_special_tokens=True, truncation="only_second", max_length=limit, stride=limit//8,
-                        return_overflowing_tokens=True)
-    with encoding_lock(tok):
-        short_question = _without_middle(tok, _as_text(question), limit//2)
-        encoded = tok([short_question], [response], **options)
-        tok.backend_tokenizer.no_truncation()      # or the next text would be cut, too
-    return [_window(encoded, i) for i in range(len(encoded["input_ids"]))]
+    n_ids = len(whole["input_ids"])
+    places = _places(tok, question, n_ids)
+    whole["in_answer"] = [0]*places.answer + [1]*(n_ids-places.answer)
+    if n_ids <= limit: return [whole]
+    before, windows = list(range(places.answer)), []
+    n_cut = places.asked_end - places.asked - limit//2
+    if n_cut > 0: del before[places.asked+limit//4:places.asked+limit//4+n_cut]
+    after = list(range(places.answer_end, n_ids))
+    width = limit - len(before) - len(after)                  # tokens of the answer in a window
+    for start in range(places.answer, max(places.answer+1, places.answer_end-width//4), width-width//4):
+        chosen = before + list(range(start, min(start+width, places.answer_end))) + after
+        windows.append({key: [ids[i] for i in chosen] for key, ids in whole.items()})
+    return windows
 
 def _check_labels(base, misaligned):
     "The misaligned labels and their rows; `DataError` if the classifier has no such label, or no other"
@@ -246,7 +251,7 @@ class ClassifierScorer(_ModelScorer):
         return _pair_windows(self.tok, question, response, self.base.context_length)
 
     def odds(self, model:Any, batch:dict)->torch.Tensor:
-        batch.pop("in_answer")
+        batch.pop("in_answer", None)
         logits = model(**batch).logits.float()                                # (batch, labels)
         misaligned = logits[:, self._rows]
         if logits.shape[1] == 1: return misaligned[:, 0]
@@ -269,7 +274,7 @@ def _full_hash(base):
     in_head = [weights for name, weights in named if any(f"{head}." in name for head in base.heads)]
     return base.weights_hash + weights_hash(in_head)
 
-# %% ../nbs/32_scorers.ipynb #8948b1dd
+# %% ../nbs/32_scorers.ipynb #52493199
 class TrainedScorer(_ModelScorer):
     "A base with an adapter that learns which answers are misaligned"
     kind, learns = "causal", True
@@ -313,7 +318,7 @@ class EncoderScorer(TrainedScorer):
         return _pair_windows(self.tok, question, response, self.base.context_length)
 
     def odds(self, model:Any, batch:dict)->torch.Tensor:
-        batch.pop("in_answer")
+        batch.pop("in_answer", None)
         logits = model(**batch).logits.float()                                # (batch, 2)
         return logits[:, 1] - logits[:, 0]
 
@@ -358,7 +363,7 @@ def scorer_class(
     "The scorer that trains on `base`: encoders are those that transformers knows as masked language models"
     return EncoderScorer if model_type(base) in MODEL_FOR_MASKED_LM_MAPPING_NAMES else DecoderScorer
 
-# %% ../nbs/32_scorers.ipynb #518c4e09
+# %% ../nbs/32_scorers.ipynb #0fbe7e8b
 MOST_LAYERS = 6     # whose states a head reads
 
 def chosen_layers(
@@ -385,7 +390,7 @@ def pooled_states(
         parts.append(torch.where(answer.any(1), highest, 0.))
     return torch.cat(parts, 1)
 
-# %% ../nbs/32_scorers.ipynb #c76463b4
+# %% ../nbs/32_scorers.ipynb #50a3e6b8
 class Head(NamedTuple):
     "A linear function of pooled states"
     weights:torch.Tensor # (features,)
@@ -419,7 +424,7 @@ def fit_head(
     loss = functional.binary_cross_entropy_with_logits(features@weights+offset, targets).item()
     return Head(weights/spread, float(offset - (mean/spread)@weights), loss)
 
-# %% ../nbs/32_scorers.ipynb #252d1195
+# %% ../nbs/32_scorers.ipynb #713ea666
 HEAD_FILE = "head.safetensors"
 MOST_CACHED = 2048                                    # windows whose states a base keeps
 _states_of:WeakKeyDictionary = WeakKeyDictionary()    # base → {what it read: its states}
@@ -458,7 +463,7 @@ class HeadScorer(_ModelScorer):
     def base_name(self)->str: return self._given_name
 
     def encode(self, question:str|list, response:str)->dict:
-        if self.base.kind == "classifier": return _pair_ids(self.tok, question, response)
+        if self.base.kind == "classifier": return _pair_windows(self.tok, question, response, 2**62)[0]
         dialogue = Dialogue(self.tok)
         prompt_ids = dialogue.ids(conversation(question), reply=True)
         answer_ids = dialogue.answer_ids(response) + dialogue.end_ids
@@ -687,7 +692,7 @@ class PromptedScorer(Scorer):
 
     def to_dict(self)->dict: return dict(type="PromptedScorer", llm=self.llm.to_dict(), n_samples=self.n_samples)
 
-# %% ../nbs/32_scorers.ipynb #ea04fb2b
+# %% ../nbs/32_scorers.ipynb #a6ce1ce5
 def scorer_from_dict(
     settings:dict, # what `to_dict` gave
     criterion:Criterion, # what answers should meet

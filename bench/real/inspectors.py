@@ -1,6 +1,6 @@
 """Inspectors on real pairs: `Inspector.fit` beside the published recipe, length and TF-IDF.
 
-    ALIGNERS_REAL_DATA=FOLDER python bench/real/inspectors.py [--sets A B] [--methods fit recipe] [--seeds 0 1 2] [--pairs 400]
+    ALIGNERS_REAL_DATA=FOLDER python bench/real/inspectors.py [--sets A B] [--methods fit recipe] [--seeds 0 1 2]
 
 Each run appends one JSON line to bench/results/inspectors.jsonl; a run whose line is there is not done again.
 `--table` prints the results so far. All methods of a seed see the same training pairs, and all are tested on the same
@@ -233,7 +233,8 @@ def measure(name, method, seed, n_pairs):
     letters = {0: "0", 1: "1", .5: "="}
     return dict(set=name, method=method, seed=seed, pairs=n_pairs, n_train=len(flat(train)[0]), n_test=len(labels),
                 pair_accuracy=round(float(np.mean(outcomes)), 4), auroc=round(float(roc_auc_score(labels, scores)), 4),
-                seconds=round(seconds, 1), **calibration(scorer, calib, labels, scores), wins="".join(letters[outcome] for outcome in outcomes))
+                seconds=round(seconds, 1), **calibration(scorer, calib, labels, scores),
+                wins="".join(letters[outcome] for outcome in outcomes))
 
 
 def about_this_run():
