@@ -796,7 +796,7 @@ def own_questions(
     rows = _own_rows(criterion, _as_question_rows(questions, columns), ("question",), columns)
     return _question_rows(rows, calls)
 
-# %% ../nbs/23_synthesis.ipynb #4e92955f
+# %% ../nbs/23_synthesis.ipynb #ba384ae9
 N_ROWS = 400   # of a run that is not told otherwise
 
 def rows_wanted(
