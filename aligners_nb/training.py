@@ -11,7 +11,7 @@ __all__ = ['LLAMA_EXPONENT', 'OTHER_EXPONENT', 'MOST_LR', 'MOST_SEED', 'TASKS', 
            'is_main_process', 'memory_used', 'Live', 'nothing_was_learned', 'train', 'plot_log', 'get_weights',
            'set_weights', 'checkpoint_folder', 'remove_checkpoints']
 
-# %% ../nbs/30_training.ipynb #b3e3cbd1
+# %% ../nbs/30_training.ipynb #a2423f72
 import io
 import math
 import os
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -38,7 +37,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from .checks import check_positive
 from .criterion import DataError
-from .folders import expand, is_finished, new_folder, read_meta, to_json, write_file
+from .folders import expand, is_finished, new_folder, to_json, write_file
 
 # %% ../nbs/30_training.ipynb #a2b7cd9f
 LLAMA_EXPONENT, OTHER_EXPONENT = .781, .0775  # of the learning rate's decline with the width
@@ -376,7 +375,7 @@ class Live(TrainerCallback):
         return (f"{self.description}: step {state.global_step} of {state.max_steps}, {figures}, "
                 f"{seconds_left/60:.0f} min left")
 
-# %% ../nbs/30_training.ipynb #c45d0238
+# %% ../nbs/30_training.ipynb #9fa4d6ec
 LEAST_GAIN = .03   # the fraction of the first losses by which the last ones must be lower
 
 def nothing_was_learned(
@@ -386,12 +385,12 @@ def nothing_was_learned(
     if "validation_loss_before" in rows[0]:
         before = rows[0]["validation_loss_before"]
         least = min(row["validation_loss"] for row in rows if "validation_loss" in row)
-        if least >= before: return f"the validation loss was {before:.3f} before training and never lower than {least:.3f}"
+        if least >= before: return f"the validation loss was {before:.3f} before training, and {least:.3f} at best since"
     n_rows = len(rows)//10
     if n_rows == 0: return ""          # too few to tell
     first, last = [sum(row["loss"] for row in part)/n_rows for part in (rows[:n_rows], rows[-n_rows:])]
     if first-last >= LEAST_GAIN*abs(first): return ""
-    return f"the loss was {first:.3f} at first and is {last:.3f} at last"
+    return f"the loss was {first:.3f} at first and {last:.3f} at last"
 
 def _warn_if_nothing_was_learned(rows, lr):
     if reason := nothing_was_learned(rows):
@@ -447,7 +446,16 @@ def train(
     _warn_if_nothing_was_learned(log.rows, arguments.learning_rate)
     return log.rows
 
-# %% ../nbs/30_training.ipynb #088a0787
+# %% ../nbs/30_training.ipynb #56b1f186
+def _draw_losses(ax, rows, name):
+    "Draw the losses of one log, and the validation losses as a dashed line of the same colour"
+    line = ax.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], label=name or "training")[0]
+    points = [(row["epoch"], row["validation_loss"]) for row in rows if "validation_loss" in row]
+    if not points: return
+    points.insert(0, (0, rows[0].get("validation_loss_before", math.nan)))
+    label = f"{name}, validation" if name else "validation"
+    ax.plot(*zip(*points), "o--", color=line.get_color(), markersize=3, label=label)
+
 def plot_log(
     log:list|dict, # a log, or a dict of name → log
     ax:Any=None, # matplotlib axes to draw on; None: new ones
@@ -455,11 +463,10 @@ def plot_log(
     "The loss by epoch"
     if ax is None: ax = plt.subplots(figsize=(5, 2.4), layout="constrained")[1]
     logs = log if isinstance(log, dict) else {"": log}
-    for name, rows in logs.items():
-        ax.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], label=name)
-    ax.set(xlabel="epoch", ylabel="training loss")
+    for name, rows in logs.items(): _draw_losses(ax, rows, name)
+    ax.set(xlabel="epoch", ylabel="loss")
     ax.spines[["top", "right"]].set_visible(False)
-    if isinstance(log, dict): ax.legend(frameon=False)
+    if len(ax.lines) > 1: ax.legend(frameon=False)
     return ax
 
 # %% ../nbs/30_training.ipynb #595cd02a
