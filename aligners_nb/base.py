@@ -436,7 +436,7 @@ def _check_kind(kind, labels):
     if labels != "own" and (not isinstance(labels, int) or labels < 1):
         raise ValueError(f"labels={labels!r}: give the number of classes of a new head, or 'own' for the model's own")
 
-# %% ../nbs/14_base.ipynb #6b4b59e3
+# %% ../nbs/14_base.ipynb #78e9e943
 def _check_quantize(quantize, path, kind, device):
     "`ValueError` or `DataError` where a model can't be quantised"
     if quantize != "4bit": raise ValueError(f"quantize={quantize!r}: give '4bit', or None for ordinary weights")
@@ -445,7 +445,8 @@ def _check_quantize(quantize, path, kind, device):
         raise DataError(f"{display_name(path)!r} is a GGUF file, whose weights are quantised already and are made "
                         "ordinary here: give the folder or the hub id of the model with quantize='4bit'")
     if device.type != "cuda":
-        raise DataError(f"quantize='4bit' needs a CUDA GPU, and the model would be on {str(device)!r}: leave quantize out")
+        raise DataError("quantize='4bit' needs a CUDA GPU, and the model would be on "
+                        f"{str(device)!r}: leave quantize out")
     if not _is_installed("bitsandbytes"):
         raise DataError("quantize='4bit' needs the package bitsandbytes: pip install 'aligners-nb[qlora]'")
 

@@ -138,7 +138,7 @@ class Collator:
         self.n_tokens += sum(len(example["input_ids"]) for example in examples)
         return collate(examples, self.pad)
 
-# %% ../nbs/30_training.ipynb #5254bea5
+# %% ../nbs/30_training.ipynb #afddc998
 def bf16(
     device:torch.device, # where training runs
 )->bool:
@@ -180,16 +180,18 @@ class LossLog(TrainerCallback):
         self.rows.append(row)
 
 def _check_finite(name, loss, args, state):
+    "`DataError` for a loss that is no finite number"
     if math.isfinite(loss): return
     raise _diverged(f"(the {name} is {loss} at step {state.global_step} of {state.max_steps})", args.learning_rate)
 
-# %% ../nbs/30_training.ipynb #83ea6b81
+# %% ../nbs/30_training.ipynb #9048901e
 N_LOGS = 40           # rows in the log of a run
 N_MEASUREMENTS = 5    # of the validation loss in a run, at least
 
 def _arguments(model, n_examples, folder, settings, validates, kwargs):
     "The `TrainingArguments` of a run that writes nothing but temporary files to `folder`"
-    chosen = dict(default_settings(model), **{name: value for name, value in settings._asdict().items() if value})
+    given = {name: value for name, value in settings._asdict().items() if value is not None}
+    chosen = {**default_settings(model), **given}
     epochs, batch_size = chosen["epochs"], chosen["batch_size"]
     n_steps = max(1, round(epochs*n_examples/batch_size))
     schedule = dict(num_train_epochs=epochs, learning_rate=chosen["lr"], lr_scheduler_type="cosine",
@@ -284,7 +286,7 @@ def _check_weights(model, lr):
         if weights.requires_grad and not weights.isfinite().all():
             raise _diverged(f"(weights of {name.split('.lora_')[0]} are not finite numbers)", lr)
 
-# %% ../nbs/30_training.ipynb #79860489
+# %% ../nbs/30_training.ipynb #ec02a05d
 LINE_SECONDS = 30   # between two lines, where no bar can be shown
 PLOT_SECONDS = 2    # between two plots
 
@@ -363,32 +365,33 @@ class Live(TrainerCallback):
         if rows: texts["loss"] = f"{rows[-1]['loss']:.3f}"
         measured = [row["validation_loss"] for row in rows if "validation_loss" in row]
         if measured: texts["validation"] = f"{measured[-1]:.3f}"
-        n_tokens = self.collator.n_tokens*args.world_size      # 0 where other processes collate
+        n_tokens = self.collator.n_tokens*args.world_size      # 0 where workers of the loader collate
         if n_tokens: texts["tokens/s"] = f"{n_tokens/(time.time()-self.start):,.0f}"
         return dict(texts, device=str(args.device), memory=f"{memory_used(args.device)/1e9:.1f} GB")
 
     def line(self, args, state)->str:
         "The state of the run as a line"
-        n_steps = state.global_step-self.first_step
-        seconds_left = (time.time()-self.start)/max(1, n_steps)*(state.max_steps-state.global_step)
+        seconds_per_step = (time.time()-self.start)/max(1, state.global_step-self.first_step)
+        seconds_left = seconds_per_step*(state.max_steps-state.global_step)
         figures = ", ".join(f"{name} {text}" for name, text in self.figures(args).items())
         return (f"{self.description}: step {state.global_step} of {state.max_steps}, {figures}, "
                 f"{seconds_left/60:.0f} min left")
 
-# %% ../nbs/30_training.ipynb #9fa4d6ec
-LEAST_GAIN = .03   # the fraction of the first losses by which the last ones must be lower
+# %% ../nbs/30_training.ipynb #8916d1dd
+LEAST_GAIN = .02   # the fraction of the first losses by which the last ones must be lower
 
 def nothing_was_learned(
     rows:list, # a log
 )->str: # "" for a run that has learned something
     "The reason to believe that a run has taught nothing: its losses do not fall"
-    if "validation_loss_before" in rows[0]:
-        before = rows[0]["validation_loss_before"]
-        least = min(row["validation_loss"] for row in rows if "validation_loss" in row)
-        if least >= before: return f"the validation loss was {before:.3f} before training, and {least:.3f} at best since"
+    measured = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    if measured:
+        before, least = rows[0].get("validation_loss_before", math.inf), min(measured)
+        if least >= before: return f"the validation loss was {before:.3f} before training, {least:.3f} at best since"
     n_rows = len(rows)//10
     if n_rows == 0: return ""          # too few to tell
-    first, last = [sum(row["loss"] for row in part)/n_rows for part in (rows[:n_rows], rows[-n_rows:])]
+    losses = [row["loss"] for row in rows]
+    first, last = sum(losses[:n_rows])/n_rows, sum(losses[-n_rows:])/n_rows
     if first-last >= LEAST_GAIN*abs(first): return ""
     return f"the loss was {first:.3f} at first and {last:.3f} at last"
 
@@ -527,7 +530,7 @@ def set_weights(
     with torch.no_grad():
         for name, tensor in weights.items(): parameters[name].copy_(tensor)
 
-# %% ../nbs/30_training.ipynb #d38e8a72
+# %% ../nbs/30_training.ipynb #b77bba0a
 CHECKPOINT_SECONDS = 60      # between two checkpoints, at least
 CHECKPOINT_FRACTION = .1     # of a run between two checkpoints
 CHECKPOINT_FILES = "training.pt", "trainer_state.json", "scaler.pt"
@@ -546,11 +549,11 @@ def remove_checkpoints(
 ):
     "Remove the checkpoint of a run whose result is safe, and the folder if it is empty then"
     if folder is None or not is_main_process() or not expand(folder).is_dir(): return
-    for path in expand(folder).iterdir():
-        if path.name == key or path.name.startswith(f".scratch-{key}-"): shutil.rmtree(path, ignore_errors=True)
-    if not any(expand(folder).iterdir()): expand(folder).rmdir()
+    folder = expand(folder)
+    for path in [folder/key, *folder.glob(f".scratch-{key}-*")]: shutil.rmtree(path, ignore_errors=True)
+    if not any(folder.iterdir()): folder.rmdir()
 
-# %% ../nbs/30_training.ipynb #cb620c1a
+# %% ../nbs/30_training.ipynb #1f996227
 class _Clock(TrainerCallback):
     "Says when a checkpoint is due"
     def __init__(self, trainer):
@@ -573,11 +576,10 @@ def _is_checkpoint_file(name): return name in CHECKPOINT_FILES
 
 def _warn_of_other_runs(folder, key):
     "A warning where other runs were interrupted"
-    others = [path.parent for path in folder.glob("*/run.json") if path.parent.name != key]
+    others = {path.parent.name for path in folder.glob("*/run.json")} - {key}
     if not others: return
-    names = ", ".join(sorted(path.name for path in others))
-    warnings.warn(f"{folder} also holds the checkpoint of another training ({names}). It is left alone: finish it with "
-                  "the call that began it, or delete the folder", stacklevel=5)
+    warnings.warn(f"{folder} also holds the checkpoint of another training ({', '.join(sorted(others))})"
+                  ". It is left alone: finish it with the call that began it, or delete it", stacklevel=5)
 
 @patch
 def train_with_checkpoints(self:_Trainer, folder, key):
@@ -594,7 +596,7 @@ def train_with_checkpoints(self:_Trainer, folder, key):
     if resumes: self.args.eval_on_start = False
     return self.train(resume_from_checkpoint=str(self.place) if resumes else None)
 
-# %% ../nbs/30_training.ipynb #e5117636
+# %% ../nbs/30_training.ipynb #ccfbcf63
 @patch
 def begin_epoch(self:_Trainer):
     "Remember the state from which the order of the epoch is drawn, or put it back in the epoch that is resumed"
@@ -639,7 +641,7 @@ def _load_optimizer_and_scheduler(self:_Trainer, folder):
 def _load_rng_state(self:_Trainer, folder):
     if folder is None: return
     states = self.checkpoint["random_states"]
-    state = states[min(self.args.process_index, len(states)-1)]
+    state = states[self.args.process_index % len(states)]     # others go on with another number of processes
     torch.set_rng_state(state["cpu"])
     if state["cuda"]: torch.cuda.set_rng_state_all(state["cuda"])
 

@@ -20,8 +20,8 @@ SCRIPT = Path(__file__).with_name("training_parts_run.py")
 def learned(n=22, learner=None, **kwargs):
     "The losses and the weights after two epochs of batches that end with a shorter one"
     learner = learner or small_learner(dropout=0)
-    log = train(learner, list(texts(n, 1)), epochs=2, lr=1e-2, batch_size=8, progress=False, logging_steps=1, bf16=False,
-                **kwargs)
+    log = train(learner, list(texts(n, 1)), epochs=2, lr=1e-2, batch_size=8, progress=False, logging_steps=1,
+                bf16=False, **kwargs)
     return [row["loss"] for row in log], adapter_weights(learner)
 
 
@@ -42,8 +42,8 @@ def test_accumulation_weighs_tokens_not_parts():
     long = dict(input_ids=[13, 14, 7, 8, 9], labels=[-100, -100, 7, 8, 9])
     losses = []
     for n_parts in (1, 2):
-        log = train(small_learner(dropout=0), [short, long], epochs=1, batch_size=2, lr=1e-2, progress=False, bf16=False,
-                    gradient_accumulation_steps=n_parts)
+        log = train(small_learner(dropout=0), [short, long], epochs=1, batch_size=2, lr=1e-2, progress=False,
+                    bf16=False, gradient_accumulation_steps=n_parts)
         losses.append(log[0]["loss"])
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
 
@@ -97,7 +97,8 @@ def test_two_processes_learn_as_one(tmp_path):
         command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(n_processes),
                    "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
                    "--main_process_port", "0", str(SCRIPT), str(folder)]
-        run = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)))
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+        run = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert run.returncode == 0, run.stderr[-3000:]
         return json.loads((folder/"result.json").read_text())
 
