@@ -286,7 +286,7 @@ def _check_weights(model, lr):
         if weights.requires_grad and not weights.isfinite().all():
             raise _diverged(f"(weights of {name.split('.lora_')[0]} are not finite numbers)", lr)
 
-# %% ../nbs/30_training.ipynb #ec02a05d
+# %% ../nbs/30_training.ipynb #b2198962
 LINE_SECONDS = 30   # between two lines, where no bar can be shown
 PLOT_SECONDS = 2    # between two plots
 
@@ -366,8 +366,11 @@ class Live(TrainerCallback):
         measured = [row["validation_loss"] for row in rows if "validation_loss" in row]
         if measured: texts["validation"] = f"{measured[-1]:.3f}"
         n_tokens = self.collator.n_tokens*args.world_size      # 0 where workers of the loader collate
-        if n_tokens: texts["tokens/s"] = f"{n_tokens/(time.time()-self.start):,.0f}"
-        return dict(texts, device=str(args.device), memory=f"{memory_used(args.device)/1e9:.1f} GB")
+        seconds = time.time()-self.start
+        if n_tokens: texts["tokens/s"] = f"{n_tokens/seconds:,.0f}"
+        texts["device"] = str(args.device)
+        texts["memory"] = f"{memory_used(args.device)/1e9:.1f} GB"
+        return texts
 
     def line(self, args, state)->str:
         "The state of the run as a line"
@@ -449,15 +452,19 @@ def train(
     _warn_if_nothing_was_learned(log.rows, arguments.learning_rate)
     return log.rows
 
-# %% ../nbs/30_training.ipynb #56b1f186
+# %% ../nbs/30_training.ipynb #7ebd25c0
 def _draw_losses(ax, rows, name):
     "Draw the losses of one log, and the validation losses as a dashed line of the same colour"
-    line = ax.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], label=name or "training")[0]
-    points = [(row["epoch"], row["validation_loss"]) for row in rows if "validation_loss" in row]
-    if not points: return
-    points.insert(0, (0, rows[0].get("validation_loss_before", math.nan)))
+    epochs = [row["epoch"] for row in rows]
+    losses = [row["loss"] for row in rows]
+    line = ax.plot(epochs, losses, label=name or "training")[0]
+    measured = [row for row in rows if "validation_loss" in row]
+    if not measured: return
+    before = rows[0].get("validation_loss_before", math.nan)
+    epochs = [0, *(row["epoch"] for row in measured)]
+    losses = [before, *(row["validation_loss"] for row in measured)]
     label = f"{name}, validation" if name else "validation"
-    ax.plot(*zip(*points), "o--", color=line.get_color(), markersize=3, label=label)
+    ax.plot(epochs, losses, "o--", color=line.get_color(), markersize=3, label=label)
 
 def plot_log(
     log:list|dict, # a log, or a dict of name → log
@@ -472,7 +479,7 @@ def plot_log(
     if len(ax.lines) > 1: ax.legend(frameon=False)
     return ax
 
-# %% ../nbs/30_training.ipynb #595cd02a
+# %% ../nbs/30_training.ipynb #414b9f9e
 @patch
 def evaluate(self:_Trainer, *args, **kwargs)->dict: # with eval_loss
     "The mean loss of the validation examples"
@@ -482,7 +489,8 @@ def evaluate(self:_Trainer, *args, **kwargs)->dict: # with eval_loss
     with torch.no_grad():
         for batch, counts in self.validation_batches():
             batch = self._prepare_inputs(batch)
-            loss, n_learned = self.batch_loss(model, batch).double(), self.n_learned(batch).to(sums)
+            loss = self.batch_loss(model, batch).double()
+            n_learned = self.n_learned(batch).to(sums)
             sums += counts*torch.stack([loss*n_learned, n_learned])
     loss_sum, n_learned = self.accelerator.reduce(sums, "sum").tolist()
     metrics = dict(eval_loss=loss_sum/n_learned)
@@ -514,12 +522,15 @@ def on_evaluate(self:LossLog, args, state, control, model, metrics, **kwargs):
     self.n_worse += 1
     control.should_training_stop |= self.n_worse >= self.patience
 
-# %% ../nbs/30_training.ipynb #625aefcd
+# %% ../nbs/30_training.ipynb #500bd71f
 def get_weights(
     model:Any, # a model of which some weights are trained
 )->dict: # name → tensor
     "A copy of the weights that are trained"
-    return {name: weights.detach().cpu().clone() for name, weights in model.named_parameters() if weights.requires_grad}
+    weights = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad: weights[name] = parameter.detach().cpu().clone()
+    return weights
 
 def set_weights(
     model:Any, # a model of which some weights are trained
@@ -596,7 +607,7 @@ def train_with_checkpoints(self:_Trainer, folder, key):
     if resumes: self.args.eval_on_start = False
     return self.train(resume_from_checkpoint=str(self.place) if resumes else None)
 
-# %% ../nbs/30_training.ipynb #ccfbcf63
+# %% ../nbs/30_training.ipynb #b4b53468
 @patch
 def begin_epoch(self:_Trainer):
     "Remember the state from which the order of the epoch is drawn, or put it back in the epoch that is resumed"
@@ -611,10 +622,11 @@ def _random_states():
 def _save_checkpoint(self:_Trainer, model, trial):
     random_states = gather_object([_random_states()])      # one of each process
     if not self.args.should_save: return
-    log, is_between_epochs = self.log_of_losses, self.state.epoch == int(self.state.epoch)
+    order = self.epoch_order
+    if self.state.epoch == int(self.state.epoch): order = self.order.get_state()     # between two epochs
     checkpoint = dict(weights=get_weights(self.model), optimizer=self.optimizer.state_dict(),
-                      scheduler=self.lr_scheduler.state_dict(), random_states=random_states, log=log.to_dict(),
-                      order=self.order.get_state() if is_between_epochs else self.epoch_order)
+                      scheduler=self.lr_scheduler.state_dict(), random_states=random_states, order=order,
+                      log=self.log_of_losses.to_dict())
     about = dict(format=2, fingerprint=self.run_key, step=self.state.global_step, of=self.state.max_steps)
     try:
         with new_folder(self.place, "run.json", _is_checkpoint_file) as scratch:
