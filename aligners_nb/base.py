@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/base.html.md"""
 __all__ = ['AUTO_CLASSES', 'small_model', 'Base', 'display_name', 'model_path', 'model_type', 'check_tokens', 'load_tokenizer',
            'as_base', 'AdapterFiles', 'unique_name', 'adapter_id', 'context_length', 'weights_hash', 'base_hash']
 
-# %% ../nbs/14_base.ipynb #8d652f29
+# %% ../nbs/14_base.ipynb #e06a064d
 import copy
 import gc
 import hashlib
@@ -35,7 +35,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from typing import Any, NamedTuple
-from .criterion import DataError
+from .criterion import Criterion, DataError
 from .dialogue import small_tokenizer, small_word_tokenizer
 
 # %% ../nbs/14_base.ipynb #d136ffb4
@@ -62,7 +62,7 @@ def small_model(
     tok.save_pretrained(folder)
     return str(folder)
 
-# %% ../nbs/14_base.ipynb #27a7a5c2
+# %% ../nbs/14_base.ipynb #924cba68
 class Base:
     "A model with its tokenizer, adapters and lock, shared by all objects that use the model"
     def __init__(self,
@@ -223,6 +223,13 @@ class Base:
             del self.adapters[name], self._toks[name]
             if self.adapters: _switch(self.model, None if before == name else before)
 
+    def merged(self,
+        adapter:str, # its name
+        dtype:str|torch.dtype|None=None, # of the copy, such as "bfloat16"; None: that of the model
+    )->Any: # a transformers model
+        "A copy of the model to whose weights those of one adapter are added"
+        return _merged(self, adapter, dtype)
+
     def release(self):
         "Give the memory back; every later use is a `DataError`"
         with self.lock:
@@ -247,7 +254,7 @@ def display_name(
     name = base.name if isinstance(base, Base) else str(base)
     return Path(name).name if Path(name).exists() else name
 
-# %% ../nbs/14_base.ipynb #4dfa06a3
+# %% ../nbs/14_base.ipynb #86d28bbf
 _HOW_TO_NAME = ("Give 'town', a folder with config.json and *.safetensors, a .gguf file, "
                 "or a hub id such as 'Qwen/Qwen3-0.6B'")
 
@@ -255,6 +262,9 @@ def model_path(
     name:Base|str|Path, # "town", a folder, a .gguf file or a hub id
 )->str: # an absolute path, or a hub id
     "The place of a model"
+    if isinstance(name, Criterion):
+        raise TypeError(f"the criterion {name.name!r} stands where the base belongs. Give it by its name: "
+                        f"criterion={name.name.replace('-', '_')}, base='Qwen/Qwen3-0.6B'")
     if isinstance(name, Base):
         if name.path is None: raise DataError(f"{name!r} was made in this process and lies nowhere: save it first")
         return name.path
@@ -382,7 +392,7 @@ def _check_head(model, new_keys, heads, own_labels, name):
         raise DataError(f"can't load {display_name(name)!r}: {min(wrong)} has another size than its config says. "
                         "Save the model again")
 
-# %% ../nbs/14_base.ipynb #c5aed265
+# %% ../nbs/14_base.ipynb #6ffa7fcb
 def _load_model(path, name, kind, dtype, labels, quantization=None):
     "A model on the CPU, as its files have it, or quantised where `quantization` has it"
     place, options = _source(path)
@@ -412,7 +422,7 @@ def _as_ordinary(model):
     del model.config.quantization_config
     return model
 
-# %% ../nbs/14_base.ipynb #0a2fb236
+# %% ../nbs/14_base.ipynb #4212c286
 _loading = threading.Lock()                # two threads that ask at once get one base
 _bases = weakref.WeakValueDictionary()     # (path, kind, device, dtype, labels, quantize) → Base
 
@@ -436,7 +446,7 @@ def _check_kind(kind, labels):
     if labels != "own" and (not isinstance(labels, int) or labels < 1):
         raise ValueError(f"labels={labels!r}: give the number of classes of a new head, or 'own' for the model's own")
 
-# %% ../nbs/14_base.ipynb #78e9e943
+# %% ../nbs/14_base.ipynb #7764de05
 def _check_quantize(quantize, path, kind, device):
     "`ValueError` or `DataError` where a model can't be quantised"
     if quantize != "4bit": raise ValueError(f"quantize={quantize!r}: give '4bit', or None for ordinary weights")
@@ -518,7 +528,7 @@ def _check_lora(config, what):
         reason = f"has init_lora_weights={config.init_lora_weights!r}, which rewrites the base's weights"
     if reason: raise DataError(f"{what} {reason}: only plain LoRA adapters can share a base")
 
-# %% ../nbs/14_base.ipynb #d0a14512
+# %% ../nbs/14_base.ipynb #e2783b55
 _OF_ADAPTERS = "lora_", "modules_to_save.", "trainable_tokens"     # in the names of parameters that PEFT adds
 
 def _base_parameters(model, with_heads=False):
@@ -583,7 +593,7 @@ def _check_fits(model, adapter, base_name):
     _check_rank(adapter)
     _check_extra_weights(model, adapter)
 
-# %% ../nbs/14_base.ipynb #bdf35b48
+# %% ../nbs/14_base.ipynb #5ffca0b8
 _TOKENIZER_FILES = "tokenizer.json", "tokenizer_config.json", *_SENTENCEPIECE_FILES
 
 def _own_tokenizer(folder, base):
@@ -591,8 +601,10 @@ def _own_tokenizer(folder, base):
     template_file = folder/"chat_template.jinja"
     if any((folder/file).is_file() for file in _TOKENIZER_FILES): return _tokenizer_in(folder, base)
     if not template_file.is_file(): return None
+    template = template_file.read_text(encoding="utf-8")
+    if template == base.tok.chat_template: return None
     tok = copy.deepcopy(base.tok)
-    tok.chat_template = template_file.read_text()
+    tok.chat_template = template
     return tok
 
 def _tokenizer_in(folder, base):
@@ -666,6 +678,19 @@ def _with_adapter(base, name, config, files):
         if files: model.load_adapter(str(files.folder), name, torch_device=str(base.device))
     _switch(model, before)
     return model.eval()
+
+# %% ../nbs/14_base.ipynb #6baebc22
+def _merged(base, adapter, dtype):
+    "A copy of the base's model with one adapter merged into its weights"
+    dtype = _whole_dtype(dtype or base.dtype, base.device)
+    with base.lock:
+        _check_name(base, adapter)
+        if getattr(base.model, "is_quantized", False):
+            raise DataError(f"{display_name(base)} is quantized, and adding an adapter to rounded weights rounds it too: "
+                            "load the adapter on the base in full precision, and merge it there")
+        model = copy.deepcopy(base.model)
+    _switch(model, adapter)                     # of modules that are saved whole, the adapter's own stay
+    return model.merge_and_unload(safe_merge=True, adapter_names=[adapter]).to(dtype)
 
 # %% ../nbs/14_base.ipynb #86f0b010
 def context_length(

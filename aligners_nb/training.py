@@ -564,7 +564,7 @@ def remove_checkpoints(
     for path in [folder/key, *folder.glob(f".scratch-{key}-*")]: shutil.rmtree(path, ignore_errors=True)
     if not any(folder.iterdir()): folder.rmdir()
 
-# %% ../nbs/30_training.ipynb #1f996227
+# %% ../nbs/30_training.ipynb #75ded2ea
 class _Clock(TrainerCallback):
     "Says when a checkpoint is due"
     def __init__(self, trainer):
@@ -601,7 +601,11 @@ def train_with_checkpoints(self:_Trainer, folder, key):
         return self.train()
     self.place, self.run_key = expand(folder)/key, key
     self.epoch_order, self.checkpoint = None, None
-    with self.accelerator.main_process_first(): resumes = is_finished(self.place, key, "run.json")
+    try:
+        with self.accelerator.main_process_first(): resumes = is_finished(self.place, key, "run.json")
+    except DataError as error:                   # nothing can be written there: the training is worth more
+        warnings.warn(f"this training writes no checkpoints: {error}")
+        return self.train()
     _warn_of_other_runs(self.place.parent, key)
     self.add_callback(_Clock(self))
     if resumes: self.args.eval_on_start = False
