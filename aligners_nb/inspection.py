@@ -283,7 +283,7 @@ def compare_with_shortcut(
     return Shortcut(name, lesson, auroc(labels, scores), auroc_difference(labels, scores, risks, groups),
                     right_where_wrong(labels, scores, risks, groups))
 
-# %% ../nbs/09_inspection.ipynb #08c5df7e
+# %% ../nbs/09_inspection.ipynb #fdc1237d
 NO_QUESTION = "?" # in the place of the question, where an inspector is to judge without it
 
 def _blind_sentence(shortcut):
@@ -300,7 +300,7 @@ def _shortcut_sentence(shortcut, reached):
     name = shortcut.name[0].upper() + shortcut.name[1:]
     own = f"{name} reaches AUROC {_decimal(shortcut.auroc.value)}, the inspector {_decimal(reached.value)}"
     gap = f"difference {_decimal(gain.value)}, between {_decimal(gain.low)} and {_decimal(gain.high)}"
-    if not where.n: return f"{own} ({gap}): these answers don't show whether it has learned more than {shortcut.lesson}."
+    if not where.n: return f"{own} ({gap}): these answers can't show if it has learned more than {shortcut.lesson}."
     pairs = f"of the pairs that {shortcut.name} orders wrongly, it orders {_percent(where)} rightly"
     finding = f"it may have learned little more than {shortcut.lesson}"
     if shortcut.verdict == "unclear":
