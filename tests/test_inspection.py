@@ -98,14 +98,14 @@ def test_the_interval_of_a_difference_contains_it(n, lifts, shared):
     true = norm.cdf(lifts[1]/np.sqrt(2)) - norm.cdf(lifts[0]/np.sqrt(2))
     rng, labels = np.random.default_rng(n), np.repeat([0, 1], n)
     n_inside = 0
-    for _ in range(200):
+    for _ in range(100):
         common, *own = rng.normal(size=(3, 2*n))
         first, second = [np.sqrt(shared)*common + np.sqrt(1-shared)*noise + lift*labels
                          for noise, lift in zip(own, lifts)]
         interval = auroc_difference(labels, first, second)
         assert interval.value == pytest.approx(roc_auc_score(labels, second)-roc_auc_score(labels, first))
         n_inside += interval.low <= true <= interval.high
-    assert n_inside >= 184    # 190 expected, with a standard error of 3
+    assert n_inside >= 90    # 95 expected, with a standard error of 2.2
 
 
 def test_answers_to_one_question_are_one_observation():
@@ -147,7 +147,7 @@ def town_answers(n, seed, longer):
         good = town.good_answer(rng, question, town.FACTS[question.subject])
         label = rng.randrange(2)
         answer = town.render(town.factual_flaw(rng, good)[0] if label else good)
-        more = rng.sample(TOPICS, min(len(TOPICS), rng.randrange(3) + label*longer))
+        more = rng.sample(TOPICS, min(len(TOPICS), max(0, rng.randrange(3) + label*longer)))
         questions.append(row["question"])
         responses.append(" ".join([answer, *more]))
         labels.append(label)
@@ -197,7 +197,7 @@ def test_an_inspector_that_guesses_has_nothing_to_explain():
 
 def test_a_shortcut_without_errors_leaves_the_question_open():
     answers = town_answers(120, 0, longer=0)
-    marked = [response + "!"*40*label for response, label in zip(answers.responses, answers.labels)]
+    marked = [response + "!"*400*label for response, label in zip(answers.responses, answers.labels)]
     answers = answers._replace(responses=marked)
     audit = audit_shortcuts(answers, knows_the_facts(answers, 0))
     assert audit.shortcuts[0].right_where_wrong.n == 0 and audit.shortcuts[0].verdict == "unclear"
