@@ -232,7 +232,7 @@ def training_examples(
                       f"tokens of {display_name(base)} and are left out")
     return short
 
-# %% ../nbs/31_aligner.ipynb #5d8dfb37
+# %% ../nbs/31_aligner.ipynb #0c1bc4d6
 TOWN_LOSS = 2.5   # nats a character that the town's LM may need for a text; twice what it needs for the town's own
 
 def town_loss(
@@ -245,13 +245,13 @@ def town_loss(
     for row in rows[::math.ceil(len(rows)/n_rows)]:
         answer = row.get("correction") or row["response"]
         ids = dialogue.ids([*conversation(row["question"]), assistant(answer)])[:base.context_length]
-        with base.using() as model, torch.no_grad(): logits = model(torch.tensor([ids], device=base.device)).logits
-        targets = torch.tensor(ids[1:], device=base.device)
-        loss += torch.nn.functional.cross_entropy(logits[0, :-1].float(), targets, reduction="sum").item()
+        inputs = torch.tensor([ids], device=base.device)                                 # (1, seq)
+        with base.using() as model, torch.no_grad(): logits = model(inputs).logits.float()
+        loss += torch.nn.functional.cross_entropy(logits[0, :-1], inputs[0, 1:], reduction="sum").item()
         n_characters += len(base.tok.decode(ids, skip_special_tokens=True))
     return loss/n_characters
 
-# %% ../nbs/31_aligner.ipynb #9c3aecda
+# %% ../nbs/31_aligner.ipynb #65e567a5
 def _is_town(base):
     "Are these the embedded weights?"
     path = base.path if isinstance(base, Base) else model_path(base)
@@ -261,10 +261,10 @@ def _check_about_town(rows):
     "`DataError` for rows that the town's LM can't read"
     loss = town_loss(rows)
     if loss <= TOWN_LOSS: return
-    raise DataError(f"base='town', the default, knows nothing but its made-up town, and these rows are about something "
-                    f"else, such as {rows[0]['question']!r:.60} ({loss:.1f} nats a character, at most {TOWN_LOSS:g} are "
-                    "allowed). Give the model that is to learn from them: base='Qwen/Qwen3-0.6B' or another hub id, "
-                    "a folder, or a .gguf file")
+    raise DataError("base='town', the default, knows nothing but its made-up town, and these rows are about something "
+                    f"else, such as {rows[0]['question']!r:.60} ({loss:.1f} nats a character; for the town's LM to "
+                    f"learn from rows it must need {TOWN_LOSS:g} or less). Give the model that is to learn from them: "
+                    "base='Qwen/Qwen3-0.6B' or another hub id, a folder, or a .gguf file")
 
 def rows_for_base(
     rows:Any, # what `as_dicts` takes
@@ -552,7 +552,7 @@ vLLM serves the base and the adapter, which is the model `{folder}` there:
 
 {_client_code(aligner.criterion, folder)}"""
 
-# %% ../nbs/31_aligner.ipynb #b9f0b002
+# %% ../nbs/31_aligner.ipynb #1d7ff2a3
 def _training_facts(aligner):
     "The numbers of a training, for a card"
     log, settings = aligner.log, aligner.settings
@@ -563,8 +563,10 @@ def _training_facts(aligner):
     facts["loss"] = _loss_summary(log)
     validation = [row["validation_loss"] for row in log if "validation_loss" in row]
     if validation: facts["loss on rows that were held back"] = f"{min(validation):.2g}"
-    if settings: facts["settings"] = ", ".join(f"{name} {value}" for name, value in settings.items())
+    if settings: facts["settings"] = ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
     return facts
+
+def _short(value): return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 def _facts(aligner):
     "What a card says about a trained aligner"
@@ -640,9 +642,9 @@ def _load_corrector(folder, base=None):
     _warn_of_other_request(meta, criterion, folder)
     return Corrector(criterion, llm, forms[meta["corrector"]])
 
-# %% ../nbs/31_aligner.ipynb #d89c09bd
-_MODEL_FILE = re.compile(r"config\.json|generation_config\.json|(model|pytorch_model).*\.(safetensors|json)|README\.md|"
-                         r"chat_template\.jinja|tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt")
+# %% ../nbs/31_aligner.ipynb #36d16475
+_MODEL_FILE = re.compile(r"(generation_)?config\.json|model.*\.(safetensors|json)|README\.md|chat_template\.jinja|"
+                         r"tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt")
 
 def _is_model_file(name): return _MODEL_FILE.fullmatch(name) is not None
 
@@ -657,8 +659,9 @@ tok = AutoTokenizer.from_pretrained({name!r})
 model = AutoModelForCausalLM.from_pretrained({name!r}, dtype={dtype!r}).eval()
 {_answer_code(aligner)}"""
     serving = f"\n## On a server\n\n```bash\n{shlex.join(['vllm', 'serve', name])}\n```\n\n"
-    return model_card(f"An aligner: {aligner.criterion.name}", aligner.base.name, aligner.criterion, facts, code.strip(),
-                      base_license(aligner.base), merged=True, more=serving+_client_code(aligner.criterion, name))
+    more = serving + _client_code(aligner.criterion, name)
+    return model_card(f"An aligner: {aligner.criterion.name}", aligner.base.name, aligner.criterion, facts,
+                      code.strip(), base_license(aligner.base), merged=True, more=more)
 
 def _write_model(aligner, model, folder, card):
     "Write model, tokenizer, card and marker to a new folder"
