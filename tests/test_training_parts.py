@@ -94,9 +94,11 @@ def test_two_processes_learn_as_one(tmp_path):
     def launch(n_processes):
         folder = tmp_path/str(n_processes)
         folder.mkdir()
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(n_processes),
-                   "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-                   "--main_process_port", "0", str(SCRIPT), str(folder)]
+        options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        # on a machine without GPUs this starts processes on its CPU
+        if n_processes > 1: options += ["--multi_gpu", "--main_process_port", "0"]
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(n_processes), *options,
+                   str(SCRIPT), str(folder)]
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
         run = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert run.returncode == 0, run.stderr[-3000:]
