@@ -98,7 +98,7 @@ def control_tokens(
     by_template[template] = tuple(sorted(name for name in names if name.strip()))
     return by_template[template]
 
-# %% ../nbs/12_dialogue.ipynb #900cf9ab
+# %% ../nbs/12_dialogue.ipynb #c1bf032c
 class Span(NamedTuple):
     "A part of a conversation"
     text:str
@@ -190,14 +190,19 @@ class TextEncoder:
     def _plain(self, text):
         return self.tok(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
 
+    def _spelled(self, text): return _spelled_ids(self.tok, text)
+
     def _inside(self, encode, text):
         "The ids of a text in the middle of another: some tokenizers put a space before the first word"
-        newline, ids = encode("\n"), encode("\n"+text)
+        newline, ids = self._newlines[encode.__name__], encode("\n"+text)
         return ids[len(newline):] if ids[:len(newline)] == newline else encode(text)
+
+    @cached_property
+    def _newlines(self): return dict(_plain=self._plain("\n"), _spelled=self._spelled("\n"))
 
     def _spell(self, text):
         "The ids of a text without control tokens, in halves if the whole is one"
-        ids = self._inside(lambda part: _spelled_ids(self.tok, part), text)
+        ids = self._inside(self._spelled, text)
         if not self._controls(ids): return ids
         if len(text) == 1: return [self.tok.unk_token_id] if self.tok.unk_token_id is not None else []
         middle = len(text)//2
