@@ -361,3 +361,12 @@ def test_answers_at_hand_get_corrections(tmp_path):
         assert set(corrected["correction"]) == {"At nine."}
     curated = curate(corrected)
     assert len(curated) == len(TEXTS) and rows_and_criterion(curated.split()[0])[0] == brief
+
+
+def test_aligners_take_rows(squad):
+    aligner, names = squad.aligners["brief"], dict(question="prompt", response="output")
+    expected = aligner(*read_texts(TEXTS[:2]))
+    assert aligner(TEXTS[:2]) == aligner(pd.DataFrame(renamed(TEXTS[:2])), columns=names) == expected
+    assert aligner(TEXTS[0]) == expected[0]
+    with pytest.raises(DataError, match="row 0 has no question, only prompt, output: type "+re.escape(MAPPING)):
+        aligner(renamed(TEXTS))
