@@ -679,15 +679,15 @@ def _with_adapter(base, name, config, files):
     _switch(model, before)
     return model.eval()
 
-# %% ../nbs/14_base.ipynb #6baebc22
+# %% ../nbs/14_base.ipynb #5e128b69
 def _merged(base, adapter, dtype):
     "A copy of the base's model with one adapter merged into its weights"
     dtype = _whole_dtype(dtype or base.dtype, base.device)
     with base.lock:
         _check_name(base, adapter)
         if getattr(base.model, "is_quantized", False):
-            raise DataError(f"{display_name(base)} is quantized, and adding an adapter to rounded weights rounds it too: "
-                            "load the adapter on the base in full precision, and merge it there")
+            raise DataError(f"{display_name(base)} is quantized, and adding an adapter to rounded weights rounds it "
+                            "too: load the adapter on the base in full precision, and merge it there")
         model = copy.deepcopy(base.model)
     _switch(model, adapter)                     # of modules that are saved whole, the adapter's own stay
     return model.merge_and_unload(safe_merge=True, adapter_names=[adapter]).to(dtype)

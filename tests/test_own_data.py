@@ -14,10 +14,14 @@ from aligners_nb.criterion import COLUMNS, Criterion, DataError, criteria, crite
 from aligners_nb.curation import curate
 from aligners_nb.evaluation import evaluate
 from aligners_nb.inspector import Inspector
+from aligners_nb.llm import Replay
 from aligners_nb.local import as_llm
+from aligners_nb.prompts import critique_request
 from aligners_nb.rows import LABELLED, as_dicts, check_rows, fill_rows, labelled_rows, read_texts, rename_columns
 from aligners_nb.rows import row_id, rows_and_criterion
 from aligners_nb.squad import Squad
+from aligners_nb.synthesis import correct, drafts, synthesize
+from server import scripted
 
 brief = Criterion("brief", ["Say only what was asked."])
 PLACES = "library mill inn school bakery theatre garden harbour chapel market stable workshop".split()
@@ -321,5 +325,38 @@ def test_a_plain_function_is_an_llm():
 def test_a_frame_is_rows_for_an_aligner(base):
     fitted = Aligner.fit(pd.DataFrame(PAIRS), base=base, criterion=brief, epochs=.1, progress=False)
     assert fitted.n_rows == len(PAIRS) and fitted.criterion == brief
-    train = curate(PAIRS, criterion=brief).split()[0]
-    assert Aligner.fit(train, base=base, epochs=.1, progress=False).criterion == brief
+    train = curate(renamed(PAIRS), criterion=brief, columns=FOREIGN).split()[0]
+    assert Aligner.fit(train, base, epochs=.1, progress=False).criterion == brief
+
+
+def test_a_criterion_in_the_place_of_the_base_is_said(base):
+    for fit in (Aligner.fit, Inspector.fit):
+        with pytest.raises((TypeError, DataError), match="criterion="): fit(PAIRS, brief)
+
+
+def test_questions_at_hand_get_drafts(tmp_path):
+    questions = [row["question"] for row in PAIRS]
+    llm = Replay(scripted, "scribe")
+    for given in (questions, TEXTS, pd.DataFrame(TEXTS), Dataset.from_list(TEXTS)):
+        made = synthesize(brief, llm, questions=given, progress=False)
+        assert set(made["question"]) <= set(questions) and len(made) > 6 and criterion_of(made) == brief
+    foreign = dict(questions=renamed(TEXTS), out=tmp_path/"run", progress=False)
+    with pytest.raises(DataError, match=r'has no question, only prompt, output: type columns=dict.question="prompt"'):
+        synthesize(brief, llm, **foreign)
+    made = synthesize(brief, llm, columns=dict(question="prompt"), **foreign)
+    for rows in (made, tmp_path/"run"):
+        curated = curate(rows, filters=(), criterion=brief)
+        assert len(curated) == len(made) and sum(map(len, curated.split())) == len(made)
+    assert [row["question"] for row in drafts(brief, llm, TEXTS[:2])] == questions[:2]
+
+
+def test_answers_at_hand_get_corrections(tmp_path):
+    def scribe(messages):
+        return "It says too much." if messages[-1]["content"] == critique_request(brief) else "At nine."
+
+    for form in (renamed(TEXTS), pd.DataFrame(renamed(TEXTS))):
+        corrected = correct(brief, form, scribe, columns=dict(question="prompt", response="output"), progress=False)
+        assert corrected["response"][:] == [row["response"] for row in TEXTS]
+        assert set(corrected["correction"]) == {"At nine."}
+    curated = curate(corrected)
+    assert len(curated) == len(TEXTS) and rows_and_criterion(curated.split()[0])[0] == brief
