@@ -138,7 +138,7 @@ class Collator:
         self.n_tokens += sum(len(example["input_ids"]) for example in examples)
         return collate(examples, self.pad)
 
-# %% ../nbs/30_training.ipynb #afddc998
+# %% ../nbs/30_training.ipynb #7810aae2
 def bf16(
     device:torch.device, # where training runs
 )->bool:
@@ -158,10 +158,10 @@ class LossLog(TrainerCallback):
         self.patience = patience
         self.rows:list[dict] = []
         self.seconds = 0.                # of training before this process began
-        self.loss_before = None          # validation loss of the untrained model
+        self.loss_before:float|None = None   # validation loss of the untrained model
         self.least_loss = math.inf       # smallest validation loss so far
         self.n_worse = 0                 # measurements since then
-        self.best_weights = None         # the weights that had it
+        self.best_weights:dict|None = None   # the weights that had it
 
     def on_train_begin(self, args, state, control, **kwargs): self.start = time.time()-self.seconds
 
@@ -286,7 +286,7 @@ def _check_weights(model, lr):
         if weights.requires_grad and not weights.isfinite().all():
             raise _diverged(f"(weights of {name.split('.lora_')[0]} are not finite numbers)", lr)
 
-# %% ../nbs/30_training.ipynb #b2198962
+# %% ../nbs/30_training.ipynb #746e3f02
 LINE_SECONDS = 30   # between two lines, where no bar can be shown
 PLOT_SECONDS = 2    # between two plots
 
@@ -316,7 +316,8 @@ class _Plot:
             warnings.warn(f"the losses can't be plotted: {error!r:.200}")
 
     def _draw(self, rows):
-        from IPython.display import Image, display
+        from IPython.core.display import Image
+        from IPython.display import display
         figure, file = Figure(figsize=(5, 2.4), layout="constrained"), io.BytesIO()
         plot_log(rows, figure.subplots())
         figure.savefig(file, format="png")
