@@ -50,7 +50,7 @@ def segments(
         ids = []
     return pieces
 
-# %% ../nbs/34_preview.ipynb #8dfb9b8e
+# %% ../nbs/34_preview.ipynb #74f03ad6
 _COLOURS = {True: ("#2ea04355", "#2ea04388"), False: ("#8080801c", "#80808038")}     # of even and of odd segments
 MOST_SHOWN = 240     # segments that are shown of one example
 
@@ -58,9 +58,10 @@ def _shortened(pieces):
     "The segments without the middle of what is only read, where they are many"
     read = [piece for piece in pieces if not piece.is_learned]
     if len(pieces) <= MOST_SHOWN: return pieces
+    learned = [piece for piece in pieces if piece.is_learned]
     third = MOST_SHOWN//3
-    learned = [piece for piece in pieces if piece.is_learned][:third]
-    return [*read[:third], Segment(" … ", False), *read[-third:], *learned]
+    gap = [Segment(" … ", False)]
+    return read[:third] + gap + read[-third:] + learned[:third]
 
 def _as_text(pieces):
     "The segments as text: what is learned stands in ⟦ ⟧, its tokens parted by |"
@@ -74,10 +75,11 @@ def _as_html(pieces):
     spans = []
     for i, piece in enumerate(_shortened(pieces)):
         text = html.escape(piece.text).replace("\n", "↵<br>")
-        spans.append(f"<span style='background:{_COLOURS[piece.is_learned][i % 2]}'>{text}</span>")
+        colour = _COLOURS[piece.is_learned][i % 2]
+        spans.append(f"<span style='background:{colour}'>{text}</span>")
     return f"<p style='white-space:pre-wrap;font-family:monospace;line-height:1.5'>{''.join(spans)}</p>"
 
-# %% ../nbs/34_preview.ipynb #2566907e
+# %% ../nbs/34_preview.ipynb #6a548375
 class Cost(NamedTuple):
     "What a step of the optimizer took"
     tokens: int          # that the step read, padding included
@@ -93,7 +95,9 @@ def peak_memory(
     "Watches the memory of a GPU or of this process while the block runs"
     process, peaks, is_over = psutil.Process(), [0], threading.Event()
     def watch():
-        while not is_over.wait(.005): peaks[0] = max(peaks[0], process.memory_info().rss)
+        while not is_over.wait(.005):
+            rss = process.memory_info().rss
+            peaks[0] = max(peaks[0], rss)
     if device.type == "cuda": torch.cuda.reset_peak_memory_stats(device)
     watcher = threading.Thread(target=watch, daemon=True)
     if device.type != "cuda": watcher.start()
@@ -117,7 +121,8 @@ def _seconds_a_step(model, batch, n_steps, settings):
     "The mean seconds of all steps on one batch but the first, which also sets things up"
     log = train(model, batch, epochs=n_steps, lr=1e-6, batch_size=len(batch), progress=False, **settings,
                 logging_steps=1)
-    return (log[-1]["seconds"] - log[0]["seconds"])/(n_steps-1)
+    first, last = log[0]["seconds"], log[-1]["seconds"]
+    return (last-first)/(n_steps-1)
 
 def _trial(base, adapter, batch, settings):
     "The cost of a step on one batch"
@@ -158,13 +163,13 @@ def _trials(base, adapter, by_length, largest, settings):
         if n_next == n or seconds*n_next/n > seconds_left: return costs
         n = n_next
 
-# %% ../nbs/34_preview.ipynb #2a93a500
+# %% ../nbs/34_preview.ipynb #b6622174
 def _line(xs, ys, x):
     "The value at `x` of the line through the first and the last point; it never falls, nor below 0 at 0"
     in_proportion = ys[-1]/xs[-1]
     if xs[-1] == xs[0]: return in_proportion*x
-    slope = (ys[-1]-ys[0])/(xs[-1]-xs[0])
-    slope = min(max(0., slope), in_proportion)
+    rise, run = ys[-1]-ys[0], xs[-1]-xs[0]
+    slope = min(max(0., rise/run), in_proportion)
     return ys[-1] + slope*(x-xs[-1])
 
 def _padded_batches(lengths, batch_size):
@@ -190,17 +195,22 @@ def estimate(
     peak = _line(sizes, peaks, max(batches))
     return Cost(round(tokens), seconds, round(max(peak, peaks[-1])))
 
-# %% ../nbs/34_preview.ipynb #e8d7badb
+# %% ../nbs/34_preview.ipynb #5cb42d62
 def _plural(n, noun): return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 def _duration(seconds):
-    if seconds < 90: return f"{seconds:.0f} s" if seconds >= 1 else "a second"
-    return f"{seconds/60:.0f} minutes" if seconds < 5400 else f"{seconds/3600:.1f} hours"
+    if seconds < 1: return "a second"
+    if seconds < 90: return f"{seconds:.0f} s"
+    if seconds < 5400: return f"{seconds/60:.0f} minutes"
+    return f"{seconds/3600:.1f} hours"
+
+_BARS = " ▁▂▃▄▅▆▇█"
 
 def _histogram(lengths, n_bars=12):
     "The lengths as a row of bars"
     counts, _ = np.histogram(lengths, n_bars)
-    return "".join(" ▁▂▃▄▅▆▇█"[math.ceil(8*count/max(counts))] for count in counts)
+    heights = np.ceil(8*counts/counts.max()).astype(int)
+    return "".join(_BARS[height] for height in heights)
 
 @dataclass
 class Preview:
@@ -223,8 +233,13 @@ class Preview:
     @property
     def facts(self)->dict: # name → a sentence
         "What is worth knowing before the training starts"
-        return dict(data=self._data(), length=self._length(), context=self._context(), training=self._training(),
-                    tokens=f"{sum(self.lengths):,} an epoch, {self.n_learned:,} of them learned.", cost=self._cost())
+        return dict(
+            data=self._data(),
+            length=self._length(),
+            context=self._context(),
+            training=self._training(),
+            tokens=self._tokens(),
+            cost=self._cost())
 
     def _data(self):
         rows = _plural(self.n_rows-self.n_held_back, "row")
@@ -233,26 +248,36 @@ class Preview:
         return f"{rows} give {pairs_text}; {self.n_good:,} are good answers that stay as they are."
 
     def _length(self):
-        shortest, longest = min(self.lengths), max(self.lengths)
-        return f"{shortest:,} to {longest:,} tokens, median {np.median(self.lengths):,.0f}  {_histogram(self.lengths)}"
+        shortest = min(self.lengths)
+        longest = max(self.lengths)
+        median = np.median(self.lengths)
+        bars = _histogram(self.lengths)
+        return f"{shortest:,} to {longest:,} tokens, median {median:,.0f}  {bars}"
 
     def _context(self):
         if not self.long_rows: return f"All {self.n_rows:,} rows fit into the context of {self.context:,} tokens."
-        indices = ", ".join(str(index) for index in self.long_rows[:5])
-        if len(self.long_rows) > 5: indices += ", …"
         n_long = _plural(len(self.long_rows), "row")
+        indices = ", ".join(map(str, self.long_rows[:5]))
+        if len(self.long_rows) > 5: indices += ", …"
         return (f"{n_long} (row {indices}) need more than the context of {self.context:,} tokens and will be left out. "
                 "Nothing is cut off.")
 
     def _training(self):
         epochs, batch_size = self.settings["epochs"], self.settings["batch_size"]
         steps = _plural(self.n_steps, "step")
-        return f"{steps}: {_plural(epochs, 'epoch')} with up to {_plural(batch_size, 'pair')} a step."
+        passes = _plural(epochs, "epoch")
+        pairs_text = _plural(batch_size, "pair")
+        return f"{steps}: {passes} with up to {pairs_text} a step."
+
+    def _tokens(self):
+        n_tokens = sum(self.lengths)
+        return f"{n_tokens:,} an epoch, {self.n_learned:,} of them learned."
 
     def _cost(self):
-        speed = self.cost.tokens/max(1e-9, self.cost.seconds)
+        duration = _duration(self.cost.seconds)
+        speed = self.cost.tokens/self.cost.seconds
         memory = self.cost.memory/1e9
-        return (f"about {_duration(self.cost.seconds)} on {self.device} ({speed:,.0f} tokens a second with padding), "
+        return (f"about {duration} on {self.device} ({speed:,.0f} tokens a second with padding), "
                 f"about {memory:.1f} GB of memory.")
 
     @property
@@ -273,18 +298,22 @@ class Preview:
         return (f"<table><caption>{html.escape(self.title)}</caption>{''.join(lines)}</table>"
                 f"<p>What it reads, and {legend}:</p>{shown}")
 
-# %% ../nbs/34_preview.ipynb #c1bf6338
+# %% ../nbs/34_preview.ipynb #8baafeb1
 def _long_rows(rows, encode, context):
     "The indices of the rows that a context does not hold"
-    triples = [(row["question"], row["response"], row["correction"]) for row in rows]
-    return [i for i, triple in enumerate(triples) if len(encode(*triple)["input_ids"]) > context]
+    indices = []
+    for i, row in enumerate(rows):
+        example = encode(row["question"], row["response"], row["correction"])
+        if len(example["input_ids"]) > context: indices.append(i)
+    return indices
 
 def _shown(examples, tok, n):
     "The segments of `n` examples, spread over all: the first ones are changed, the last ones are not"
-    indices = np.linspace(0, len(examples)-1, min(n, len(examples))).round().astype(int)
-    return [segments(examples[i], tok) for i in indices]
+    n = min(n, len(examples))
+    positions = np.linspace(0, len(examples)-1, n)
+    return [segments(examples[round(position)], tok) for position in positions]
 
-def _n_learned(examples): return sum(label != -100 for example in examples for label in example["labels"])
+def _n_learned(examples): return sum(label != -100 for each in examples for label in each["labels"])
 
 def _n_steps(n_examples, epochs, batch_size, n_parts):
     "The steps of the optimizer that `train` makes"
@@ -301,7 +330,8 @@ def _preview(base, criterion, rows, learned_rows, triples, settings, n_shown, mo
     if not examples:
         raise DataError(f"none of these {len(rows)} rows fits into the {base.context_length:,} tokens of "
                         f"{display_name(base)}: give shorter ones, or a base with a longer context")
-    batch_size, lengths = settings["batch_size"], [len(example["input_ids"]) for example in examples]
+    batch_size = settings["batch_size"]
+    lengths = [len(example["input_ids"]) for example in examples]
     n_parts = more.pop("gradient_accumulation_steps", 1)      # which the model reads one after the other
     n_steps = _n_steps(len(examples), settings["epochs"], batch_size, n_parts)
     costs = pilot(base, examples, batch_size//n_parts, settings["rank"], **more)
