@@ -268,8 +268,8 @@ def of_town(criterion, n, rng):
 
 @pytest.mark.parametrize("criterion", TOWN_CRITERIA, ids=lambda criterion: criterion.name)
 def test_the_towns_own_text_is_never_flagged(criterion):
-    for n in (1, 3, 60):
-        for seed in range(5):
+    for n in (1, 20):
+        for seed in range(4):
             rows = list(of_town(criterion, n, random.Random(seed)))
             assert town_loss(rows) < TOWN_LOSS, rows[:3]
 
