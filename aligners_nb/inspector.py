@@ -18,7 +18,7 @@ from peft import LoraConfig
 from scipy.special import expit, logit
 from transformers import AutoConfig
 from typing import Any, NamedTuple
-from .aligner import training_examples, warn_of_other_weights
+from .aligner import rows_for_base, training_examples, training_summary, warn_of_other_weights
 from .base import Base, as_base, display_name, model_path
 from .checks import check_criterion, errors_about, plain_number
 from .criterion import Criterion, DataError
@@ -26,7 +26,7 @@ from .folders import expand, find_folder, fingerprint, is_finished, model_card, 
 from .folders import read_meta
 from .inspection import NO_QUESTION, Answers, Report, answer_groups, audit_shortcuts, compare_generators
 from .prompts import aligner_request, conversation
-from .rows import Rows, check_rows, is_empty, labelled_rows, read_label, rows_and_criterion
+from .rows import Rows, check_rows, is_empty, labelled_rows, read_label
 from .scorers import INSPECTOR_FILE, ClassifierScorer, GuardScorer, PromptedScorer, Scorer, scorer_class
 from .scorers import scorer_from_dict
 from .stats import conformal_threshold, pair_accuracy, platt
@@ -120,7 +120,7 @@ class Inspector:
 
     def __repr__(self):
         training = "not trained" if self.scorer.learns else type(self.scorer).__name__
-        if self.log: training = f"{self.log[-1]['epoch']:g} epochs, loss {self.log[-1]['loss']:.3f}"
+        if self.log: training = training_summary(self.log)
         calibration = "not calibrated"
         if self.calibration:
             calibration = (f"calibrated to miss {self.calibration['miss_rate']:.3g} or less on average, "
@@ -160,7 +160,7 @@ class Inspector:
     )->"Inspector":
         "Train an inspector on `rows`; `calibrate` it before use"
         settings = check_settings(epochs, rank, lr, batch_size, seed)
-        criterion, rows = rows_and_criterion(rows, criterion)
+        criterion, rows = rows_for_base(rows, base, criterion)
         return _fit(cls, rows, criterion, base, settings, out, progress, kwargs)
 
     @classmethod

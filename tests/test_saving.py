@@ -1,6 +1,7 @@
 "What an aligner writes works without this package: as an adapter, on a server and as a merged model"
 import json
 import os
+import random
 import re
 import shlex
 import stat
@@ -72,8 +73,8 @@ def test_the_card_says_what_the_hub_and_a_reader_need(name, aligners, models):
     text = (aligners[name].save_pretrained(models / f"{name}-card") / "README.md").read_text()
     assert f"\nbase_model: {name}\n" in text and re.search(r"\nlicense: \S+\n", text)
     assert str(models) not in text
-    for fact in ("rows that it was trained on: 6", "lr 0.01", "batch_size 4", "epochs 30", "rank 16", " steps, 30 epochs",
-                 "- loss: ", "Rewrite your answer so that it is civil."):
+    for fact in ("rows that it was trained on: 6", "lr 0.01", "batch_size 4", "epochs 30", "rank 16", "- loss: ",
+                 " steps, 30 epochs", "Rewrite your answer so that it is civil."):
         assert fact in text, fact
 
 
@@ -267,9 +268,8 @@ def of_town(criterion, n, rng):
 
 @pytest.mark.parametrize("criterion", TOWN_CRITERIA, ids=lambda criterion: criterion.name)
 def test_the_towns_own_text_is_never_flagged(criterion):
-    import random
-    for n in (1, 3, 60):
-        for seed in range(5):
+    for n in (1, 20):
+        for seed in range(4):
             rows = list(of_town(criterion, n, random.Random(seed)))
             assert town_loss(rows) < TOWN_LOSS, rows[:3]
 
