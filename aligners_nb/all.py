@@ -33,6 +33,7 @@ from .plan import plan
 from .training import plot_log
 from .aligner import Aligner
 from .inspector import Inspector
+from .edits import EditReport, edit_report
 # acting
 from .squad import POLICIES, Squad
 from .evaluation import Results, answer_anew, best_of_n, evaluate, plot_harm
@@ -53,7 +54,7 @@ __all__ = [
     # data
     "read_rows", "drafts", "questions", "synthesize", "topics", "Curated", "Funnel", "curate", "plan",
     # learning
-    "plot_log", "Aligner", "Inspector",
+    "plot_log", "Aligner", "Inspector", "EditReport", "edit_report",
     # acting
     "POLICIES", "Squad", "Results", "answer_anew", "best_of_n", "evaluate", "plot_harm", "Demo",
 ]
