@@ -225,7 +225,7 @@ def read_meta(
                             "copy the folder again, or save it again")
     return meta
 
-# %% ../nbs/20_folders.ipynb #5d942463
+# %% ../nbs/20_folders.ipynb #7f03b5c6
 ADAPTER_FILES = "adapter_config.json", "adapter_model.safetensors", "README.md", "chat_template.jinja"
 
 def _is_adapter_file(name): return name in ADAPTER_FILES
@@ -238,6 +238,7 @@ def save_adapter(
     meta:dict, # what the marker will hold besides format, base and a hash of the base's weights
     marker:str, # "aligner.json" or "inspector.json"
     card:str, # the text of README.md
+    more:dict[str, str]|None=None, # further files: name → text
 )->Path: # `folder`
     "Write one adapter as an ordinary PEFT folder, with a marker and a card"
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
@@ -249,6 +250,7 @@ def save_adapter(
         LoraConfig(**settings).save_pretrained(str(scratch))
         write_file(scratch/"adapter_model.safetensors", save(tensors, metadata=dict(format="pt")))
         write_file(scratch/"README.md", card)
+        for file, text in (more or {}).items(): write_file(scratch/file, text)
         write_file(scratch/marker, to_json(meta))
     return expand(folder)
 
@@ -331,23 +333,38 @@ def upload_folder(
     "Upload the folder that `thing` saves"
     return push_folder(thing.save_pretrained, repo, private)
 
-# %% ../nbs/20_folders.ipynb #f64550b2
+# %% ../nbs/20_folders.ipynb #b7032bb1
+def _is_repository(name): return _REPOSITORY.fullmatch(name) is not None and not os.path.exists(name)
+
+def _public_name(base):
+    "The name of a base on the Hub, or the last part of its path"
+    name = base if _is_repository(base) else re.split(r"[/\\]", base.rstrip("/\\"))[-1]
+    return name if re.fullmatch(r"[\w./-]+", name) else json.dumps(name, ensure_ascii=False)
+
+def _front_matter(base, license, adapter, merged):
+    "What the Hub reads of a card"
+    fields = {}
+    if adapter: fields["library_name"] = "peft"
+    if merged: fields["library_name"] = "transformers"
+    if adapter or merged or _is_repository(base): fields["base_model"] = _public_name(base)
+    if merged: fields["base_model_relation"] = "finetune"
+    fields.update(license=license, tags="[aligners, lora]" if adapter else "[aligners]")
+    return "".join(f"{name}: {value}\n" for name, value in fields.items())
+
 def model_card(
     title:str, # the first line
-    base:str, # the base model; the Hub links to it if it is a repository there
+    base:str, # the base model; "" if there is none
     criterion:Criterion, # what answers must meet
     facts:dict, # name → value, one line each
     usage:str, # Python code
     license:str="unknown", # an identifier of the Hub, such as "apache-2.0"; the base's licence binds too
     adapter:bool=True, # is it a LoRA adapter, which PEFT loads?
+    merged:bool=False, # is it a whole model, which transformers loads?
+    more:str="", # Markdown that follows, such as how a server loads it
 )->str: # Markdown with the Hub's front matter
     "A model card"
-    is_repository = _REPOSITORY.fullmatch(base) and not os.path.exists(base)   # the path of a folder stays private
-    hub = ["library_name: peft"] if adapter else []
-    if is_repository: hub.append(f"base_model: {base}")
-    tags = "[aligners, lora]" if adapter else "[aligners]"
-    head = "\n".join(["---", *hub, f"license: {license}", f"tags: {tags}", "---"])
     principles = "\n".join(f"{number}. {principle}" for number, principle in enumerate(criterion.principles, 1))
     lines = "".join(f"- {name}: {value}\n" for name, value in facts.items())
     about = f"# {title}\n\nCriterion **{criterion.name}**:\n\n{principles}\n\n{lines}"
-    return f"{head}\n\n{about}\n```python\n{usage}\n```\n"
+    head = _front_matter(base, license, adapter and not merged, merged)
+    return f"---\n{head}---\n\n{about}\n```python\n{usage}\n```\n{more}"

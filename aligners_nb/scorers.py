@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/scorers.html.md"""
 __all__ = ['INSPECTOR_FILE', 'Scorer', 'ClassifierScorer', 'TrainedScorer', 'EncoderScorer', 'DecoderScorer', 'scorer_class',
            'GuardScorer', 'PromptedScorer', 'scorer_from_dict']
 
-# %% ../nbs/32_scorers.ipynb #7b132a08
+# %% ../nbs/32_scorers.ipynb #3205f830
 import numpy as np
 import torch
 from peft import LoraConfig
@@ -19,7 +19,7 @@ from .aligner import bare_code, base_license, prompt_code
 from .base import Base, as_base, display_name, model_type, unique_name, weights_hash
 from .checks import check_positive, check_texts, errors_about
 from .criterion import Criterion, DataError, LLMError
-from .dialogue import Dialogue, encoding_lock
+from .dialogue import Dialogue, pair_ids
 from .folders import expand, fingerprint, new_folder, save_adapter, to_json, write_file
 from .llm import LLM, Refused
 from .local import as_llm, first_tokens
@@ -144,14 +144,13 @@ class _ModelScorer(Scorer):
                 scores[rows] = self.odds(model, batch).cpu().numpy()
         return scores
 
-# %% ../nbs/32_scorers.ipynb #3d7ac5e4
+# %% ../nbs/32_scorers.ipynb #021fe427
 def _pair_ids(tok, question, response):
     "Question and response as an encoder reads them, without control tokens in the texts"
     if not isinstance(question, str):
         turns = [f"{message['role'].capitalize()}: {message['content']}" for message in conversation(question)]
         question = "\n".join(turns)
-    with encoding_lock(tok): encoded = tok(question, response, split_special_tokens=True)
-    return {key: value for key, value in encoded.items() if key != "attention_mask"}
+    return pair_ids(tok, question, response)
 
 def _check_labels(base, misaligned):
     "The misaligned labels and their rows; `DataError` if the classifier has no such label, or no other"
