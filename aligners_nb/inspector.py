@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/inspector.html.md"""
 # %% auto #0
 __all__ = ['Inspector', 'question_hash', 'LabelledAnswer', 'labelled_answers']
 
-# %% ../nbs/33_inspector.ipynb #541421a0
+# %% ../nbs/33_inspector.ipynb #77b75b9c
 import json
 import numpy as np
 import time
@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 from transformers import AutoConfig
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from .aligner import training_examples, warn_of_other_weights
+from .aligner import rows_for_base, training_examples, training_summary, warn_of_other_weights
 from .base import Base, as_base, display_name, model_path
 from .checks import check_criterion, errors_about, plain_number
 from .criterion import Criterion, DataError
@@ -29,13 +29,12 @@ from .folders import read_meta
 from .inspection import NO_QUESTION, Answers, Report, answer_groups, audit_shortcuts, compare_generators
 from .prompts import aligner_request, conversation
 from .rows import LABELLED, Rows, as_dicts, check_rows, is_empty, labelled_rows, read_label, read_texts
-from .rows import rows_and_criterion
 from .scorers import INSPECTOR_FILE, ClassifierScorer, EncoderScorer, GuardScorer, HeadScorer
 from .scorers import PromptedScorer, Scorer, scorer_class, scorer_from_dict
 from .stats import conformal_threshold, pair_accuracy, platt
 from .training import Settings, check_settings, default_settings, lora_config, train
 
-# %% ../nbs/33_inspector.ipynb #6eb03e27
+# %% ../nbs/33_inspector.ipynb #8a452656
 class Inspector:
     "Says how likely an answer misses `criterion`"
     threshold, slope, offset = .5, 1., 0.       # until it is calibrated
@@ -125,7 +124,7 @@ class Inspector:
 
     def __repr__(self):
         training = "not trained" if self.scorer.learns else type(self.scorer).__name__
-        if self.log: training = f"{self.log[-1]['epoch']:g} epochs, loss {self.log[-1]['loss']:.3f}"
+        if self.log: training = training_summary(self.log)
         calibration = "not calibrated"
         if self.calibration:
             calibration = (f"calibrated to miss {self.calibration['miss_rate']:.3g} or less on average, "
@@ -171,7 +170,7 @@ class Inspector:
         of_adapter = dict(epochs=epochs, rank=rank, lr=lr, batch_size=batch_size, **kwargs)
         is_frozen = _is_frozen(frozen, base, of_adapter)
         settings = check_settings(3 if epochs is None else epochs, rank, lr, batch_size, seed)
-        criterion, rows = rows_and_criterion(rows, criterion, columns, LABELLED)
+        criterion, rows = rows_for_base(rows, base, criterion, columns, LABELLED)
         if is_frozen: return _fit_head(cls, rows, criterion, base, out)
         return _fit(cls, rows, criterion, base, settings, out, progress, kwargs)
 
