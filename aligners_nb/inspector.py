@@ -438,8 +438,9 @@ def _train(inspector, rows, held_back, **settings):
     scorer = inspector.scorer
     def encode(question, answer, misaligned): return dict(scorer.encode(question, answer), misaligned=misaligned)
     try:
-        examples = training_examples(encode, labelled_answers(rows), _with_corrections(rows), scorer.base, "answers")
-        unseen = labelled_answers(held_back) if held_back else []
+        answers:list = labelled_answers(rows)
+        examples = training_examples(encode, answers, _with_corrections(rows), scorer.base, "answers")
+        unseen:list = labelled_answers(held_back) if held_back else []
         validation = training_examples(encode, unseen, _with_corrections(held_back), scorer.base, "validation answers")
         with scorer.base.using(scorer.adapter) as model:
             _start_heads(scorer)

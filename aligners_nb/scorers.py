@@ -542,9 +542,9 @@ class HeadScorer(_ModelScorer):
         of_answers = _means(states, owners)        # a first guess where there are several windows
         n_rounds = 1 if len(windows) == len(examples) else 3
         for _ in range(n_rounds):
-            self.head = fit_head(torch.from_numpy(of_answers), torch.tensor(labels), pairs)
+            head = self.head = fit_head(torch.from_numpy(of_answers), torch.tensor(labels), pairs)
             of_answers = states[_worst_windows(self._odds(states), owners)]
-        return self.head.loss
+        return head.loss
 
     def _odds(self, states):
         "The log-odds of each window (windows,)"
