@@ -438,7 +438,7 @@ def test_refusals_after_a_good_start_cost_their_rows_only():
                 replies.append(Refused("too long") if is_late else scripted(prompt, seed))
             return replies
 
-    assert len(synthesize(polite, Picky(), n=120, progress=False)) == 120
+    assert len(synthesize(polite, Picky(), n=108, progress=False)) == 108
 
 
 def test_the_bar_says_how_it_goes(capsys, monkeypatch):
