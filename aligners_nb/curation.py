@@ -660,7 +660,7 @@ def _facts(curated, license, seed):
         if value is None: value = "not recorded"
         yield name, str(value).replace("|", "\\|")
 
-# %% ../nbs/24_curation.ipynb #2de4ae2e
+# %% ../nbs/24_curation.ipynb #e2011ce7
 def _description(curated):
     "What the rows of a card's data set hold, and who wrote them"
     if "label" in curated.rows.column_names:
@@ -668,7 +668,9 @@ def _description(curated):
                 "it meets it; or with a correction that meets it.")
     parts = "Each row holds a question, a response that may miss the criterion, "
     if not curated.made: return parts + "and a correction that meets it."
-    return parts + "a critique, and a correction that meets it. All of it was written by an LLM: expect mistakes."
+    parts += "a critique, and a correction that meets it. "
+    if "given" in curated.made: return parts + f"An LLM was given {curated.made['given']} and wrote the rest."
+    return parts + "All of it was written by an LLM: expect mistakes."
 
 def _card(curated, files, license, seed):
     "The text of README.md; `files`: split → (file, rows)"

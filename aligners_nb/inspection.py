@@ -283,14 +283,16 @@ def compare_with_shortcut(
     return Shortcut(name, lesson, auroc(labels, scores), auroc_difference(labels, scores, risks, groups),
                     right_where_wrong(labels, scores, risks, groups))
 
-# %% ../nbs/09_inspection.ipynb #08c5df7e
+# %% ../nbs/09_inspection.ipynb #fca5b7f2
 NO_QUESTION = "?" # in the place of the question, where an inspector is to judge without it
 
 def _blind_sentence(shortcut):
     "What the inspector makes of an answer without its question"
-    reached = f"Without the question the inspector reaches AUROC {_decimal(shortcut.auroc.value)}"
-    if shortcut.difference.low > MARGIN: return f"{reached}: it reads the question as well."
-    if shortcut.difference.high > MARGIN: return f"{reached}: these answers don't show whether it reads the question."
+    loss = shortcut.difference
+    reached = (f"Without the question the inspector reaches AUROC {_decimal(shortcut.auroc.value)} "
+               f"({_decimal(loss.value)} less, between {_decimal(loss.low)} and {_decimal(loss.high)})")
+    if loss.low > MARGIN: return f"{reached}: it reads the question as well."
+    if loss.high > 2*MARGIN: return f"{reached}: these answers don't show whether it reads the question."
     return (f"{reached}: it judges by the answer alone. That suits a criterion of style; "
             "whether an answer is right or helpful can't be seen without its question.")
 
@@ -300,14 +302,14 @@ def _shortcut_sentence(shortcut, reached):
     name = shortcut.name[0].upper() + shortcut.name[1:]
     own = f"{name} reaches AUROC {_decimal(shortcut.auroc.value)}, the inspector {_decimal(reached.value)}"
     gap = f"difference {_decimal(gain.value)}, between {_decimal(gain.low)} and {_decimal(gain.high)}"
-    if not where.n: return f"{own} ({gap}): these answers don't show whether it has learned more than {shortcut.lesson}."
+    if not where.n: return f"{own} ({gap}): these answers can't show if it has learned more than {shortcut.lesson}."
     pairs = f"of the pairs that {shortcut.name} orders wrongly, it orders {_percent(where)} rightly"
     finding = f"it may have learned little more than {shortcut.lesson}"
     if shortcut.verdict == "unclear":
         finding = f"these answers are too few to show whether it has learned more than {shortcut.lesson}"
     return f"{own} ({gap}), and {pairs}: {finding}."
 
-# %% ../nbs/09_inspection.ipynb #da57d3c5
+# %% ../nbs/09_inspection.ipynb #21f553fa
 def _explained(
     shortcut:Shortcut, # of which the inspector is not cleared
 )->float: # the lower, the more of the inspector it explains
@@ -346,7 +348,8 @@ class Audit:
         if not self.shortcuts: return []
         lines:list = [("shortcut", "AUROC", "inspector's lead", "right where it is wrong", "")]
         for each in self.shortcuts:
-            lines.append((each.name, each.auroc, each.difference, each.right_where_wrong, each.verdict))
+            where = each.right_where_wrong if each.right_where_wrong.n else "it is wrong nowhere"
+            lines.append((each.name, each.auroc, each.difference, where, each.verdict))
         if self.blind: lines.append((self.blind.name, self.blind.auroc, self.blind.difference, "", ""))
         return lines
 

@@ -286,11 +286,16 @@ class Plan:
             if expected: lines.append(f"{name:18}{round(expected, 2):12,}{round(spent, 2):12,}{spent/expected:8.2f}")
         return "\n".join(lines)
 
-# %% ../nbs/25_plan.ipynb #a8a89f9e
+# %% ../nbs/25_plan.ipynb #38c5be60
 def _warn_of_failure(n, run, rates, llm):
     warnings.warn(f"{llm.name} would stop at about {run.rows:,} of {n:,} rows: {rates.readable:.0%} of its drafts "
                   f"could be read, and a hint brings at most {rates.in_store:.1f} different questions; "
                   "try a larger model, more question types and seeds, or a smaller n")
+
+def _sample_cost(batches):
+    "The cost of the pilot sample"
+    usages = [batch.usage for batch in batches]
+    return _total(usages)
 
 def _plan_topics(criterion, llm, n, seed, settings):
     "The plan of a run that asks for its own topics and questions"
@@ -308,20 +313,22 @@ def _plan_topics(criterion, llm, n, seed, settings):
     rates = rates_of(pilot, round(len(hints)/len(types)*n_types))
     run = expected_run(n, rates, llm, seed)
     if run.rows < n: _warn_of_failure(n, run, rates, llm)
-    expected = [cost_of([topic_batch], n_types, llm), cost_of(pilot.question_batches, run.calls, llm),
-                cost_of(pilot.draft_batches, run.drafts, llm)]
-    sample = [batch.usage for batch in (topic_batch, *pilot.question_batches, *pilot.draft_batches)]
-    return Plan(_total(expected), _total(sample))
+    topic_cost = cost_of([topic_batch], n_types, llm)
+    question_cost = cost_of(pilot.question_batches, run.calls, llm)
+    draft_cost = cost_of(pilot.draft_batches, run.drafts, llm)
+    batches = [topic_batch, *pilot.question_batches, *pilot.draft_batches]
+    return Plan(_total([topic_cost, question_cost, draft_cost]), _sample_cost(batches))
 
-# %% ../nbs/25_plan.ipynb #49ff96a8
+# %% ../nbs/25_plan.ipynb #1f357d5f
 def _pilot_drafts(rows, write, llm, seed):
     "Drafts of some of a user's rows, and the batches in which they were written"
     size, n_rows = pilot_size(len(rows)), len(rows)
     most = min(size.most, n_rows, max(4, n_rows//4))
-    waiting = random.Random(seed).sample(rows, n_rows)
+    waiting = random.Random(seed).sample(rows, most)
     drafts, batches, n_wanted = [], [], 1
-    while len(drafts) < min(n_wanted, most) and not is_hopeless(drafts):
-        block = waiting[len(drafts):min(most, len(drafts)+size.block)]
+    while waiting and len(drafts) < n_wanted and not is_hopeless(drafts):
+        block = waiting[:size.block]
+        waiting = waiting[size.block:]
         with llm.meter() as usage: drafts += write(block)
         batches.append(Batch(len(block), usage))
         n_wanted = drafts_needed(count_readable(drafts), len(drafts), size.variance)
@@ -346,7 +353,7 @@ def _plan_own(llm, rows, n, seed, given, write):
     if n is not None and n_rows < n:
         warnings.warn(f"{llm.name} would bring about {n_rows:,} of {n:,} rows: {readable:.0%} of its drafts could be "
                       "read; try a larger model, or leave n out for as many rows as there will be")
-    return Plan(cost_of(batches, n_drafts, llm), _total([batch.usage for batch in batches]))
+    return Plan(cost_of(batches, n_drafts, llm), _sample_cost(batches))
 
 # %% ../nbs/25_plan.ipynb #88feee65
 def plan(

@@ -69,7 +69,7 @@ def rate(
     ci = binomtest(int(hits), n).proportion_ci(method="wilson")
     return Rate(hits/n, ci.low, ci.high, n)
 
-# %% ../nbs/05_stats.ipynb #00f3fe92
+# %% ../nbs/05_stats.ipynb #d07d6a2b
 def _wilson(
     value:float, # in [0, 1]
     n:float, # the number of cases, or of independent cases that would be as informative
@@ -82,7 +82,7 @@ def _wilson(
     variance = value*(1-value)/n + noise/(4*n)
     half_width = _Z*math.sqrt(variance)/(1+noise)
     low = max(0., center-half_width)
-    high = min(1., center+half_width)
+    high = min(1., max(value, center+half_width)) # rounding must not put it below a value of 1
     if n_cases is None: n_cases = int(n)
     return Rate(float(value), low, high, n_cases)
 

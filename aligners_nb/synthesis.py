@@ -11,8 +11,8 @@ __all__ = ['CALLS', 'HINTS_PER_CALL', 'IDEAS_TEMPERATURE', 'PATIENCE', 'MAX_ROUN
            'hints_to_ask', 'topics_per_type', 'is_exhausted', 'explain_failure', 'check_arguments', 'own_questions',
            'rows_wanted', 'total_usage', 'describe_usage', 'synthesize', 'write_corrections', 'own_answers', 'correct']
 
-# %% ../nbs/23_synthesis.ipynb #778b40ef
-import hashlib, os, random, threading, time, warnings
+# %% ../nbs/23_synthesis.ipynb #ef12a37b
+import hashlib, math, os, random, threading, time, warnings
 import pandas as pd
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -320,22 +320,24 @@ class _Jobs:
         for future in wait(self.under_way).done:
             if not future.exception(): self.write(future)
 
-# %% ../nbs/23_synthesis.ipynb #6b7864c0
+# %% ../nbs/23_synthesis.ipynb #0ce97455
 PATIENCE = 30   # replies that bring nothing, after which a run stops
+_REPLY_COUNTS = dict(topics=1, questions=2, drafts=1)   # a reply with questions was asked for up to ten
 
 @dataclass
 class Trial:
     "The first replies of a run, which must bring something at each stage: topics, questions, drafts"
     fail: Callable  # gets the stage and the last rows, and raises the error
     show: Callable|None = None # gets the stage and its first rows
-    n_barren: int = 0 # replies in a row that brought nothing
+    n_barren: int = 0 # replies in a row that brought nothing, counted as above
     passed: set = field(default_factory=set) # stages that have brought something
 
     def n_left(self,
         stage:str, # "topics", "questions" or "drafts"
     )->int:
         "The number of replies to look at before any others are asked for"
-        return 0 if stage in self.passed else max(0, PATIENCE-self.n_barren)
+        if stage in self.passed: return 0
+        return max(0, math.ceil((PATIENCE-self.n_barren)/_REPLY_COUNTS[stage]))
 
     def note(self,
         stage:str,
@@ -344,10 +346,12 @@ class Trial:
     ):
         "Take note of replies"
         if stage in self.passed: return
-        if brings: self.passed.add(stage)
-        self.n_barren = 0 if brings else self.n_barren+n_replies
+        self.n_barren += n_replies*_REPLY_COUNTS[stage]
+        if not brings: return
+        self.passed.add(stage)
+        self.n_barren = 0
 
-    def is_hopeless(self, stage:str)->bool: return stage not in self.passed and self.n_barren >= PATIENCE
+    def is_hopeless(self, stage:str)->bool: return stage not in self.passed and self.n_left(stage) == 0
 
 # %% ../nbs/23_synthesis.ipynb #680cb442
 def _is_readable(row): return "error" not in row
@@ -679,7 +683,7 @@ class _Tally:
         written = [*self.drafts, *rows] if stage == "drafts" else self.drafts
         raise LLMError(explain_failure(self.llm, written, unreadable, self.n, self.given))
 
-# %% ../nbs/23_synthesis.ipynb #9b993c71
+# %% ../nbs/23_synthesis.ipynb #a3878a95
 @dataclass
 class _Run:
     "A run that asks for its own topics and questions"
@@ -712,7 +716,7 @@ class _Run:
         rows = questions(self.criterion, llm, self.topics_by_type, size.questions, self.seed, store, part, trial)
         new = [row for row in rows if row["question"] not in self.questions]
         self.questions |= {row["question"] for row in new}
-        self.tally.show(f"writing {len(new):,} drafts")
+        if new: self.tally.show(f"writing {len(new):,} drafts")
         drafts(self.criterion, llm, new, self.seed, store, watch=self.tally.take, part=part, trial=trial,
                **self.settings)
         return size.questions
@@ -796,7 +800,7 @@ def own_questions(
     rows = _own_rows(criterion, _as_question_rows(questions, columns), ("question",), columns)
     return _question_rows(rows, calls)
 
-# %% ../nbs/23_synthesis.ipynb #4e92955f
+# %% ../nbs/23_synthesis.ipynb #ba384ae9
 N_ROWS = 400   # of a run that is not told otherwise
 
 def rows_wanted(

@@ -14,10 +14,14 @@ from aligners_nb.criterion import COLUMNS, Criterion, DataError, criteria, crite
 from aligners_nb.curation import curate
 from aligners_nb.evaluation import evaluate
 from aligners_nb.inspector import Inspector
+from aligners_nb.llm import Replay
 from aligners_nb.local import as_llm
+from aligners_nb.prompts import critique_request
 from aligners_nb.rows import LABELLED, as_dicts, check_rows, fill_rows, labelled_rows, read_texts, rename_columns
 from aligners_nb.rows import row_id, rows_and_criterion
 from aligners_nb.squad import Squad
+from aligners_nb.synthesis import correct, drafts, synthesize
+from server import scripted
 
 brief = Criterion("brief", ["Say only what was asked."])
 PLACES = "library mill inn school bakery theatre garden harbour chapel market stable workshop".split()
@@ -158,7 +162,8 @@ def test_what_is_no_label(changes, why):
 def test_labels_and_corrections_mix():
     good = dict(question="Why?", response="For the sun.", correction="For the sun.")
     rows = [LABELS[0], LABELS[1], PAIRS[0], good, dict(PAIRS[1], label=0)]
-    for form in (rows, pd.DataFrame(rows), Dataset.from_list(rows)):
+    frame = pd.DataFrame(rows)                               # a data set takes its columns from the first row
+    for form in (rows, frame, Dataset.from_pandas(frame)):
         labelled = labelled_rows(form)
         assert [row["label"] for row in labelled] == [1, 0, 1, 0, 0]
         assert [row.get("correction") for row in labelled[1:3]] == [None, PAIRS[0]["correction"]]
@@ -192,7 +197,7 @@ def test_what_rows_lack_is_filled_in():
 
 
 def test_curate_takes_pairs_of_ones_own(tmp_path):
-    for form in forms(renamed(PAIRS), tmp_path):
+    for form in forms(renamed(PAIRS), tmp_path)[1::3]:
         curated = curate(form, criterion=brief, columns=FOREIGN)
         assert curated.funnel.made == len(curated) == len(PAIRS) and curated.rows.column_names == COLUMNS
         parts = curated.split((.5, .25, .25))
@@ -205,7 +210,7 @@ def test_curate_takes_pairs_of_ones_own(tmp_path):
 
 
 def test_curate_takes_labels_of_ones_own(tmp_path):
-    for form in forms(LABELS, tmp_path):
+    for form in forms(LABELS, tmp_path)[::3]:
         curated = curate(form, criterion=brief)
         assert len(curated) == curated.funnel.uncorrected == len(LABELS) and not curated.funnel.drops
         train, calib, test = curated.split((.5, .25, .25))
@@ -321,5 +326,47 @@ def test_a_plain_function_is_an_llm():
 def test_a_frame_is_rows_for_an_aligner(base):
     fitted = Aligner.fit(pd.DataFrame(PAIRS), base=base, criterion=brief, epochs=.1, progress=False)
     assert fitted.n_rows == len(PAIRS) and fitted.criterion == brief
-    train = curate(PAIRS, criterion=brief).split()[0]
-    assert Aligner.fit(train, base=base, epochs=.1, progress=False).criterion == brief
+    train = curate(renamed(PAIRS), criterion=brief, columns=FOREIGN).split()[0]
+    assert Aligner.fit(train, base, epochs=.1, progress=False).criterion == brief
+
+
+def test_a_criterion_in_the_place_of_the_base_is_said(base):
+    for fit in (Aligner.fit, Inspector.fit):
+        with pytest.raises((TypeError, DataError), match="criterion="): fit(PAIRS, brief)
+
+
+def test_questions_at_hand_get_drafts(tmp_path):
+    questions = [row["question"] for row in PAIRS]
+    llm = Replay(scripted, "scribe")
+    for given in (questions, TEXTS, pd.DataFrame(TEXTS), Dataset.from_list(TEXTS)):
+        made = synthesize(brief, llm, questions=given, progress=False)
+        assert set(made["question"]) <= set(questions) and len(made) > 6 and criterion_of(made) == brief
+    foreign = dict(questions=renamed(TEXTS), out=tmp_path/"run", progress=False)
+    with pytest.raises(DataError, match=r'has no question, only prompt, output: type columns=dict.question="prompt"'):
+        synthesize(brief, llm, **foreign)
+    made = synthesize(brief, llm, columns=dict(question="prompt"), **foreign)
+    for rows in (made, tmp_path/"run"):
+        curated = curate(rows, filters=(), criterion=brief)
+        assert len(curated) == len(made) and sum(map(len, curated.split())) == len(made)
+    assert [row["question"] for row in drafts(brief, llm, TEXTS[:2])] == questions[:2]
+
+
+def test_answers_at_hand_get_corrections(tmp_path):
+    def scribe(messages):
+        return "It says too much." if messages[-1]["content"] == critique_request(brief) else "At nine."
+
+    for form in (renamed(TEXTS), pd.DataFrame(renamed(TEXTS))):
+        corrected = correct(brief, form, scribe, columns=dict(question="prompt", response="output"), progress=False)
+        assert corrected["response"][:] == [row["response"] for row in TEXTS]
+        assert set(corrected["correction"]) == {"At nine."}
+    curated = curate(corrected)
+    assert len(curated) == len(TEXTS) and rows_and_criterion(curated.split()[0])[0] == brief
+
+
+def test_aligners_take_rows(squad):
+    aligner, names = squad.aligners["brief"], dict(question="prompt", response="output")
+    expected = aligner(*read_texts(TEXTS[:2]))
+    assert aligner(TEXTS[:2]) == aligner(pd.DataFrame(renamed(TEXTS[:2])), columns=names) == expected
+    assert aligner(TEXTS[0]) == expected[0]
+    with pytest.raises(DataError, match="row 0 has no question, only prompt, output: type "+re.escape(MAPPING)):
+        aligner(renamed(TEXTS))
