@@ -539,11 +539,13 @@ class HeadScorer(_ModelScorer):
         labels = [example["misaligned"] for example in examples]
         pairs = _pairs_in([example["group"] for example in examples], labels)
         states = self.states(windows)
-        of_answers = _means(states, owners)        # a first guess where there are several windows
-        n_rounds = 1 if len(windows) == len(examples) else 3
+        targets = torch.tensor(labels)
+        means = _means(states, owners)             # a first guess where there are several windows
+        head = self.head = fit_head(torch.from_numpy(means), targets, pairs)
+        n_rounds = 0 if len(windows) == len(examples) else 2
         for _ in range(n_rounds):
-            head = self.head = fit_head(torch.from_numpy(of_answers), torch.tensor(labels), pairs)
-            of_answers = states[_worst_windows(self._odds(states), owners)]
+            worst = states[_worst_windows(self._odds(states), owners)]
+            head = self.head = fit_head(torch.from_numpy(worst), targets, pairs)
         return head.loss
 
     def _odds(self, states):
