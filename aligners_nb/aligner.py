@@ -9,7 +9,7 @@ __all__ = ['SLACK', 'TRAINED', 'PROMPTED', 'TOWN_LOSS', 'Form', 'Budget', 'Corre
            'town_loss', 'rows_for_base', 'Aligner', 'training_summary', 'run_settings', 'base_license', 'bare_code',
            'prompt_code', 'warn_of_other_weights']
 
-# %% ../nbs/31_aligner.ipynb #53c25ff5
+# %% ../nbs/31_aligner.ipynb #4f3d5179
 import copy
 import json
 import math
@@ -41,7 +41,7 @@ from .rows import check_rows, read_texts, rows_and_criterion
 from .training import check_settings, checkpoint_folder, default_settings, is_main_process, lora_config
 from .training import remove_checkpoints, train
 
-# %% ../nbs/31_aligner.ipynb #bc09416c
+# %% ../nbs/31_aligner.ipynb #dcc87b87
 SLACK = 64 # tokens that a correction may have beyond twice the response
 
 class Form(NamedTuple):
@@ -233,7 +233,7 @@ def training_examples(
                       f"tokens of {display_name(base)} and are left out")
     return short
 
-# %% ../nbs/31_aligner.ipynb #fabb0c60
+# %% ../nbs/31_aligner.ipynb #d8523d1d
 def _question_key(row): return json.dumps(conversation(row["question"]))
 
 def hold_back(
@@ -263,7 +263,7 @@ def _other_rows(rows, validation):
                       "little about new questions. Hold back questions instead, as validation=.1 does")
     return others
 
-# %% ../nbs/31_aligner.ipynb #b48954a3
+# %% ../nbs/31_aligner.ipynb #0c1bc4d6
 TOWN_LOSS = 2.5   # nats a character that the town's LM may need for a text; twice what it needs for the town's own
 
 def town_loss(
@@ -276,13 +276,13 @@ def town_loss(
     for row in rows[::math.ceil(len(rows)/n_rows)]:
         answer = row.get("correction") or row["response"]
         ids = dialogue.ids([*conversation(row["question"]), assistant(answer)])[:base.context_length]
-        with base.using() as model, torch.no_grad(): logits = model(torch.tensor([ids], device=base.device)).logits
-        targets = torch.tensor(ids[1:], device=base.device)
-        loss += torch.nn.functional.cross_entropy(logits[0, :-1].float(), targets, reduction="sum").item()
+        inputs = torch.tensor([ids], device=base.device)                                 # (1, seq)
+        with base.using() as model, torch.no_grad(): logits = model(inputs).logits.float()
+        loss += torch.nn.functional.cross_entropy(logits[0, :-1], inputs[0, 1:], reduction="sum").item()
         n_characters += len(base.tok.decode(ids, skip_special_tokens=True))
     return loss/n_characters
 
-# %% ../nbs/31_aligner.ipynb #a237044b
+# %% ../nbs/31_aligner.ipynb #65e567a5
 def _is_town(base):
     "Are these the embedded weights?"
     path = base.path if isinstance(base, Base) else model_path(base)
@@ -292,10 +292,10 @@ def _check_about_town(rows):
     "`DataError` for rows that the town's LM can't read"
     loss = town_loss(rows)
     if loss <= TOWN_LOSS: return
-    raise DataError(f"base='town', the default, knows nothing but its made-up town, and these rows are about something "
-                    f"else, such as {rows[0]['question']!r:.60} ({loss:.1f} nats a character, at most {TOWN_LOSS:g} are "
-                    "allowed). Give the model that is to learn from them: base='Qwen/Qwen3-0.6B' or another hub id, "
-                    "a folder, or a .gguf file")
+    raise DataError("base='town', the default, knows nothing but its made-up town, and these rows are about something "
+                    f"else, such as {rows[0]['question']!r:.60} ({loss:.1f} nats a character; for the town's LM to "
+                    f"learn from rows it must need {TOWN_LOSS:g} or less). Give the model that is to learn from them: "
+                    "base='Qwen/Qwen3-0.6B' or another hub id, a folder, or a .gguf file")
 
 def rows_for_base(
     rows:Any, # what `as_dicts` takes
@@ -310,7 +310,7 @@ def rows_for_base(
     if is_town and dicts: _check_about_town(dicts)
     return criterion, dicts
 
-# %% ../nbs/31_aligner.ipynb #7e11803e
+# %% ../nbs/31_aligner.ipynb #61f9f69b
 class Aligner(Corrector):
     "An adapter that rewrites answers so that they meet a criterion"
     def __init__(self,
@@ -417,7 +417,7 @@ class Aligner(Corrector):
         if read_meta(folder, "aligner.json")["format"] == 1: return _load_trained(folder, base)
         return _load_corrector(folder, base)
 
-# %% ../nbs/31_aligner.ipynb #01e27356
+# %% ../nbs/31_aligner.ipynb #30c1ceec
 def training_summary(
     log:list[dict], # what `train` gives
 )->str:
@@ -464,7 +464,7 @@ def _train(aligner, triples, rows, held_back, **settings):
         base.remove_adapter(aligner.name)
         raise
 
-# %% ../nbs/31_aligner.ipynb #f385a7ff
+# %% ../nbs/31_aligner.ipynb #8b3c9039
 def _gguf_license(file):
     "The licence that a GGUF file states among its first fields"
     is_text = struct.pack("<I", 8)
@@ -521,7 +521,7 @@ prompt = tok.apply_chat_template(messages, add_generation_prompt=True, enable_th
                                  return_dict=True, return_tensors="pt")
 """
 
-# %% ../nbs/31_aligner.ipynb #15036513
+# %% ../nbs/31_aligner.ipynb #4f3b7989
 def _own_code(name):
     "The code that loads an aligner, for its card"
     return f"""from aligners_nb.all import *
@@ -592,7 +592,7 @@ vLLM serves the base and the adapter, which is the model `{folder}` there:
 
 {_client_code(aligner.criterion, folder)}"""
 
-# %% ../nbs/31_aligner.ipynb #f9e35ecd
+# %% ../nbs/31_aligner.ipynb #1d7ff2a3
 def _training_facts(aligner):
     "The numbers of a training, for a card"
     log, settings = aligner.log, aligner.settings
@@ -603,8 +603,10 @@ def _training_facts(aligner):
     facts["loss"] = _loss_summary(log)
     validation = [row["validation_loss"] for row in log if "validation_loss" in row]
     if validation: facts["loss on rows that were held back"] = f"{min(validation):.2g}"
-    if settings: facts["settings"] = ", ".join(f"{name} {value}" for name, value in settings.items())
+    if settings: facts["settings"] = ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
     return facts
+
+def _short(value): return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 def _facts(aligner):
     "What a card says about a trained aligner"
@@ -638,7 +640,7 @@ def _save_corrector(corrector, folder, name):
 
 def _is_own_file(name): return name in ADAPTER_FILES
 
-# %% ../nbs/31_aligner.ipynb #33cbbc89
+# %% ../nbs/31_aligner.ipynb #76cbe2be
 def warn_of_other_weights(
     meta:dict, # of a saved adapter
     base:Base, # on which it is now
@@ -680,9 +682,9 @@ def _load_corrector(folder, base=None):
     _warn_of_other_request(meta, criterion, folder)
     return Corrector(criterion, llm, forms[meta["corrector"]])
 
-# %% ../nbs/31_aligner.ipynb #af3dcc31
-_MODEL_FILE = re.compile(r"config\.json|generation_config\.json|(model|pytorch_model).*\.(safetensors|json)|README\.md|"
-                         r"chat_template\.jinja|tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt")
+# %% ../nbs/31_aligner.ipynb #36d16475
+_MODEL_FILE = re.compile(r"(generation_)?config\.json|model.*\.(safetensors|json)|README\.md|chat_template\.jinja|"
+                         r"tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt")
 
 def _is_model_file(name): return _MODEL_FILE.fullmatch(name) is not None
 
@@ -697,8 +699,9 @@ tok = AutoTokenizer.from_pretrained({name!r})
 model = AutoModelForCausalLM.from_pretrained({name!r}, dtype={dtype!r}).eval()
 {_answer_code(aligner)}"""
     serving = f"\n## On a server\n\n```bash\n{shlex.join(['vllm', 'serve', name])}\n```\n\n"
-    return model_card(f"An aligner: {aligner.criterion.name}", aligner.base.name, aligner.criterion, facts, code.strip(),
-                      base_license(aligner.base), merged=True, more=serving+_client_code(aligner.criterion, name))
+    more = serving + _client_code(aligner.criterion, name)
+    return model_card(f"An aligner: {aligner.criterion.name}", aligner.base.name, aligner.criterion, facts,
+                      code.strip(), base_license(aligner.base), merged=True, more=more)
 
 def _write_model(aligner, model, folder, card):
     "Write model, tokenizer, card and marker to a new folder"

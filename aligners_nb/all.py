@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/60_all.ipynb #f82d9853
+# %% ../nbs/60_all.ipynb #51af5786
 # words
 from .criterion import COLUMNS, NOTHING, Criterion, DataError, Demonstration, LLMError, criteria
 from .diff import word_diff
@@ -26,19 +26,21 @@ from . import town
 from .town_lm import GUESTS, guest
 # data
 from .rows import read_rows
-from .synthesis import drafts, questions, synthesize, topics
+from .synthesis import correct, drafts, questions, synthesize, topics
 from .curation import Curated, Funnel, curate
 from .plan import plan
 # learning
 from .training import plot_log
 from .aligner import Aligner
 from .inspector import Inspector
+from .preview import Preview, preview
+from .edits import EditReport, edit_report
 # acting
 from .squad import POLICIES, Squad
 from .evaluation import Results, answer_anew, best_of_n, evaluate, plot_harm
 from .demo import Demo
 
-# %% ../nbs/60_all.ipynb #0b335821
+# %% ../nbs/60_all.ipynb #0d3be545
 __all__ = [
     # words
     "COLUMNS", "NOTHING", "Criterion", "DataError", "Demonstration", "LLMError", "criteria", "word_diff",
@@ -51,9 +53,9 @@ __all__ = [
     # the embedded world
     "town", "GUESTS", "guest",
     # data
-    "read_rows", "drafts", "questions", "synthesize", "topics", "Curated", "Funnel", "curate", "plan",
+    "read_rows", "correct", "drafts", "questions", "synthesize", "topics", "Curated", "Funnel", "curate", "plan",
     # learning
-    "plot_log", "Aligner", "Inspector",
+    "plot_log", "Aligner", "Inspector", "Preview", "preview", "EditReport", "edit_report",
     # acting
     "POLICIES", "Squad", "Results", "answer_anew", "best_of_n", "evaluate", "plot_harm", "Demo",
 ]

@@ -8,7 +8,7 @@ Docs: https://example-user.github.io/aligners-nb/base.html.md"""
 __all__ = ['AUTO_CLASSES', 'small_model', 'Base', 'display_name', 'model_path', 'model_type', 'check_tokens', 'load_tokenizer',
            'as_base', 'AdapterFiles', 'unique_name', 'adapter_id', 'context_length', 'weights_hash', 'base_hash']
 
-# %% ../nbs/14_base.ipynb #6a9e3e53
+# %% ../nbs/14_base.ipynb #e06a064d
 import copy
 import gc
 import hashlib
@@ -32,7 +32,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from typing import Any, NamedTuple
 from .criterion import Criterion, DataError
@@ -62,7 +62,7 @@ def small_model(
     tok.save_pretrained(folder)
     return str(folder)
 
-# %% ../nbs/14_base.ipynb #e93b8bb8
+# %% ../nbs/14_base.ipynb #924cba68
 class Base:
     "A model with its tokenizer, adapters and lock, shared by all objects that use the model"
     def __init__(self,
@@ -130,21 +130,25 @@ class Base:
         device:str|torch.device|None=None, # None: a GPU if there is one
         dtype:str|torch.dtype|None=None, # None: bfloat16 on a GPU, float32 elsewhere
         labels:int|str=2, # of a classifier: the number of classes of a head to be learned; "own": the head that it has
+        quantize:str|None=None, # "4bit": weights of 4 bits, for adapters on large models (QLoRA); needs a CUDA GPU
     )->"Base":
         "The shared base of that name, kind, device and precision"
         _check_kind(kind, labels)
         path, device = model_path(name), _whole_device(device)
         dtype = _whole_dtype(dtype, device)
-        key = path, kind, device, dtype, labels if kind == "classifier" else None
+        if quantize is not None: _check_quantize(quantize, path, kind, device)
+        key = path, kind, device, dtype, labels if kind == "classifier" else None, quantize
         with _loading:
             base = _bases.get(key)
             if base is not None and not base.is_released: return base
             _check_no_adapter(path, name)
-            model = _load_model(path, name, kind, dtype, labels)
+            quantization = _quantization(quantize, dtype, device)
+            model = _load_model(path, name, kind, dtype, labels, quantization)
             tok = load_tokenizer(path, name)
             check_tokens(tok, model.get_input_embeddings().num_embeddings, display_name(name))
             model.config.pad_token_id = tok.pad_token_id
-            base = _bases[key] = cls(model.to(device), tok, kind, path)
+            if quantize is None: model = model.to(device)
+            base = _bases[key] = cls(model, tok, kind, path)
         return base
 
     def add_adapter(self,
@@ -388,11 +392,11 @@ def _check_head(model, new_keys, heads, own_labels, name):
         raise DataError(f"can't load {display_name(name)!r}: {min(wrong)} has another size than its config says. "
                         "Save the model again")
 
-# %% ../nbs/14_base.ipynb #f0f264ba
-def _load_model(path, name, kind, dtype, labels):
-    "A model on the CPU, as its files have it"
+# %% ../nbs/14_base.ipynb #6ffa7fcb
+def _load_model(path, name, kind, dtype, labels, quantization=None):
+    "A model on the CPU, as its files have it, or quantised where `quantization` has it"
     place, options = _source(path)
-    options |= dict(dtype=dtype, output_loading_info=True)
+    options |= dict(dtype=dtype, output_loading_info=True, **(quantization or {}))
     if options.get("gguf_file"):
         # newer versions can compute on the quantised weights; we want ordinary ones
         gguf_config = getattr(transformers, "GgufConfig", None)
@@ -408,7 +412,8 @@ def _load_model(path, name, kind, dtype, labels):
         new_keys = missing | {key for key, *_ in info["mismatched_keys"]}
         model.heads = _heads(model, new_keys)
         _check_head(model, new_keys, model.heads, labels == "own", name)
-    return _as_ordinary(model).eval().requires_grad_(False)
+    if quantization is None: model = _as_ordinary(model)
+    return model.eval().requires_grad_(False)
 
 def _as_ordinary(model):
     "A dequantised model without the marks that keep transformers from training and saving it"
@@ -417,9 +422,9 @@ def _as_ordinary(model):
     del model.config.quantization_config
     return model
 
-# %% ../nbs/14_base.ipynb #28cd8463
+# %% ../nbs/14_base.ipynb #4212c286
 _loading = threading.Lock()                # two threads that ask at once get one base
-_bases = weakref.WeakValueDictionary()     # (path, kind, device, dtype, labels) → Base
+_bases = weakref.WeakValueDictionary()     # (path, kind, device, dtype, labels, quantize) → Base
 
 def _whole_device(device):
     "A device with its index; None: a GPU if there is one"
@@ -440,6 +445,27 @@ def _check_kind(kind, labels):
     if kind not in AUTO_CLASSES: raise ValueError(f"kind={kind!r} is not one of {list(AUTO_CLASSES)}")
     if labels != "own" and (not isinstance(labels, int) or labels < 1):
         raise ValueError(f"labels={labels!r}: give the number of classes of a new head, or 'own' for the model's own")
+
+# %% ../nbs/14_base.ipynb #7764de05
+def _check_quantize(quantize, path, kind, device):
+    "`ValueError` or `DataError` where a model can't be quantised"
+    if quantize != "4bit": raise ValueError(f"quantize={quantize!r}: give '4bit', or None for ordinary weights")
+    if kind != "causal": raise ValueError(f"quantize='4bit' is for causal models; got kind={kind!r}: leave it out")
+    if path.endswith(".gguf"):
+        raise DataError(f"{display_name(path)!r} is a GGUF file, whose weights are quantised already and are made "
+                        "ordinary here: give the folder or the hub id of the model with quantize='4bit'")
+    if device.type != "cuda":
+        raise DataError("quantize='4bit' needs a CUDA GPU, and the model would be on "
+                        f"{str(device)!r}: leave quantize out")
+    if not _is_installed("bitsandbytes"):
+        raise DataError("quantize='4bit' needs the package bitsandbytes: pip install 'aligners-nb[qlora]'")
+
+def _quantization(quantize, dtype, device):
+    "The arguments of `from_pretrained` that quantise; None: ordinary weights"
+    if quantize is None: return None
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                bnb_4bit_compute_dtype=dtype)
+    return dict(quantization_config=config, device_map={"": device})
 
 # %% ../nbs/14_base.ipynb #13e572e1
 def as_base(
@@ -502,7 +528,7 @@ def _check_lora(config, what):
         reason = f"has init_lora_weights={config.init_lora_weights!r}, which rewrites the base's weights"
     if reason: raise DataError(f"{what} {reason}: only plain LoRA adapters can share a base")
 
-# %% ../nbs/14_base.ipynb #ec1f0d3a
+# %% ../nbs/14_base.ipynb #e2783b55
 _OF_ADAPTERS = "lora_", "modules_to_save.", "trainable_tokens"     # in the names of parameters that PEFT adds
 
 def _base_parameters(model, with_heads=False):
@@ -523,6 +549,8 @@ def _misfit(model, adapter):
         layer, _, part = key.removeprefix("base_model.model.").partition(".lora_")
         if not part: continue
         weight = own.get(f"{layer}.weight")
+        quantised = getattr(weight, "quant_state", None)      # packed weights keep their shape there
+        if quantised is not None: weight = torch.empty(quantised.shape, device="meta")
         # A is (rank, in), B is (out, rank), a magnitude (out,)
         side = shape[-1] if part.startswith(("A", "embedding_A")) else shape[0]
         if weight is None or side not in weight.shape: return layer
@@ -651,15 +679,15 @@ def _with_adapter(base, name, config, files):
     _switch(model, before)
     return model.eval()
 
-# %% ../nbs/14_base.ipynb #6baebc22
+# %% ../nbs/14_base.ipynb #5e128b69
 def _merged(base, adapter, dtype):
     "A copy of the base's model with one adapter merged into its weights"
     dtype = _whole_dtype(dtype or base.dtype, base.device)
     with base.lock:
         _check_name(base, adapter)
         if getattr(base.model, "is_quantized", False):
-            raise DataError(f"{display_name(base)} is quantized, and adding an adapter to rounded weights rounds it too: "
-                            "load the adapter on the base in full precision, and merge it there")
+            raise DataError(f"{display_name(base)} is quantized, and adding an adapter to rounded weights rounds it "
+                            "too: load the adapter on the base in full precision, and merge it there")
         model = copy.deepcopy(base.model)
     _switch(model, adapter)                     # of modules that are saved whole, the adapter's own stay
     return model.merge_and_unload(safe_merge=True, adapter_names=[adapter]).to(dtype)

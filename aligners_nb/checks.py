@@ -31,7 +31,7 @@ def check_pairs(
                         "give as many of one as of the other")
     return questions, responses
 
-# %% ../nbs/01_checks.ipynb #a445560f
+# %% ../nbs/01_checks.ipynb #5704b76a
 def check_unicode(
     name:str, # of the text, for the error
     text:Any, # a text, or a list of messages
@@ -40,13 +40,20 @@ def check_unicode(
     try: json.dumps(text, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError: raise DataError(f"{name} holds half a surrogate pair, which is no text") from None
 
+def _is_blank(question):
+    "Is a question empty, or the last of its messages?"
+    text = question
+    if isinstance(question, list) and question and isinstance(question[-1], dict): text = question[-1].get("content")
+    return isinstance(text, str) and not text.strip()
+
 def check_texts(
     questions:Iterable, # strings or lists of messages, in anything that has an order
     responses:Iterable, # as many texts
 )->tuple[list, list]: # the questions and the responses
-    "Like `check_pairs`, for responses that must be texts; `DataError` with the index of one that is not"
+    "Like `check_pairs`, for texts that are not empty; `DataError` with the index of one that is"
     questions, responses = check_pairs(questions, responses)
     for i, response in enumerate(responses):
+        if _is_blank(questions[i]): raise DataError(f"question {i} is empty, {questions[i]!r:.60}: leave it out")
         if not isinstance(response, str) or not response.strip():
             raise DataError(f"response {i} is {response!r:.40}: it must be a text that is not empty")
         check_unicode(f"question {i}", questions[i])

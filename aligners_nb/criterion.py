@@ -344,7 +344,7 @@ _helpful = Criterion("helpful",
 
 criteria = SimpleNamespace(ethical=_ethical, factual=_factual, helpful=_helpful)
 
-# %% ../nbs/00_criterion.ipynb #75fff562
+# %% ../nbs/00_criterion.ipynb #51b00213
 def criterion_of(
     rows:Any, # a data set or a list of dicts
 )->Criterion: # from the data set's description, or the built-in one of that name
@@ -353,11 +353,11 @@ def criterion_of(
     if description.startswith("{"):
         return Criterion.from_dict(json.loads(description)["criterion"])
 
-    names = {row["criterion"] for row in rows if "criterion" in row}
+    names = {row["criterion"] for row in rows if row.get("criterion")}
     criterion = vars(criteria).get(next(iter(names))) if len(names) == 1 else None
     if criterion:
         question_types = {row.get("question_type") for row in rows}
-        if question_types <= {None, *criterion.question_types}: # otherwise it is another criterion of that name
+        if question_types <= {None, "", *criterion.question_types}: # otherwise it is another criterion of that name
             return criterion
     raise DataError(f"can't tell the criterion of these rows (their names: {sorted(names) or 'none'}): "
                     "pass criterion=Criterion(…)")

@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/curation.html.md"""
 # %% auto #0
 __all__ = ['Reason', 'Funnel', 'Curated', 'curate']
 
-# %% ../nbs/24_curation.ipynb #2c2b52a5
+# %% ../nbs/24_curation.ipynb #bb429679
 import hashlib, html, os, re
 import matplotlib.pyplot as plt, pandas as pd, pyarrow as pa, pyarrow.parquet as pq
 from collections import Counter, defaultdict
@@ -27,13 +27,14 @@ from .filters import FILTERS
 from .folders import expand, make_folder, push_folder, write_file
 from .judge import Judge, as_judge
 from .likeness import check_fraction, deal, embed, group_similar, question_text
-from .rows import Rows, as_dicts, describe, how_made, read_rows
+from .rows import LABELLED, Rows, as_dicts, dataset_rows, describe, explain_missing, fill_rows, how_made
+from .rows import is_empty, read_label, read_rows
 from .store import is_store, read_units
 from .synthesis import describe_usage, total_usage
 
-# %% ../nbs/24_curation.ipynb #8bf05fb3
+# %% ../nbs/24_curation.ipynb #3b5fe822
 # for what `curate` itself drops rows
-_STEPS = "not_parsed", "excluded", "duplicate", "still_misaligned", "not_misaligned"
+_STEPS = "not_parsed", "excluded", "duplicate", "still_misaligned", "not_misaligned", "mislabelled"
 
 _ALL_COLUMNS = ", ".join(COLUMNS)
 
@@ -57,12 +58,22 @@ def _by_name(filters):
             raise DataError(f"{name!r} is the name of a step of `curate`: name the filter otherwise")
     return {f.__name__: f for f in filters}
 
+class _NoCorrection(Exception): "Raised in a filter that reads the correction of a row without one"
+
+class _LabelledRow(dict):
+    "A row without a correction"
+    def __getitem__(self, name):
+        if name == "correction": raise _NoCorrection
+        return super().__getitem__(name)
+
 def _first_fault(row, filters):
     "The `Reason` for which a row is dropped, or None"
     error = row.get("error")
     if error: return Reason("not_parsed", f"{error}: {row['raw']}")
+    if row["correction"] is None: row = _LabelledRow(row)
     for name, f in filters.items():
         try: found = f(row)
+        except _NoCorrection: continue
         except Exception as e:
             kind = type(e).__name__
             raise DataError(f"filter {name} fails on row {row['id']} ({kind}: {e}): "
@@ -70,11 +81,21 @@ def _first_fault(row, filters):
         if isinstance(found, str) and found: return Reason(name, found)
         if found: return Reason(name)                        # a filter may return True, without a word
 
-# %% ../nbs/24_curation.ipynb #9dcb167b
-def _drop_duplicates(numbers, questions, reasons, threshold):
-    "Write `duplicate` into the `reasons` of all but one of the rows (their `numbers`) whose `questions` are alike"
-    groups = group_similar(questions, threshold)
-    question_of = dict(zip(numbers, questions))
+# %% ../nbs/24_curation.ipynb #c0a56f8b
+def _groups(rows, threshold):
+    "The group of each row; rows in one group are duplicates"
+    questions = [row["question"] for row in rows]
+    groups:list = group_similar(questions, threshold)
+    own = [i for i, row in enumerate(rows) if not row["question_type"]]
+    answers = [rows[i]["response"] for i in own]
+    for i, answer_group in zip(own, group_similar(answers, threshold)):
+        groups[i] = groups[i], answer_group
+    return groups
+
+def _drop_duplicates(numbers, rows, reasons, threshold):
+    "Write `duplicate` into the `reasons` of all but one of the `rows` (their `numbers`) that are alike"
+    groups = _groups(rows, threshold)
+    question_of = dict(zip(numbers, (row["question"] for row in rows)))
     stays = {}                                               # group → its first good row, or its first
     for i, group in zip(numbers, groups):
         first = stays.setdefault(group, i)
@@ -85,7 +106,7 @@ def _drop_duplicates(numbers, questions, reasons, threshold):
         like = question_text(question_of[first])
         reasons[i] = Reason("duplicate", f"like {like}")
 
-# %% ../nbs/24_curation.ipynb #38c0cb42
+# %% ../nbs/24_curation.ipynb #a767b724
 _BATCH = 1000   # rows that are Python objects at one time
 
 def _ask(judge, rows, column, name):
@@ -99,21 +120,37 @@ def _ask(judge, rows, column, name):
                         f"it must return {{{name!r}: (met, reason)}}, as town.judge does")
     return [verdict[name] for verdict in verdicts]
 
-def _judge_rows(rows, judge, name):
-    "For each row the `Reason` for which the judge drops it, or None"
-    reasons = []
-    for verdict in _ask(judge, rows, "correction", name):
-        reasons.append(None if verdict.met else Reason("still_misaligned", verdict.reason))
-    changed = []                                             # a response that is its correction meets the criterion
-    for i, row in enumerate(rows):
-        is_same = row["response"].strip() == row["correction"].strip()
-        if not reasons[i] and not is_same: changed.append(i)
-    verdicts = _ask(judge, [rows[i] for i in changed], "response", name)
-    for i, verdict in zip(changed, verdicts):
-        if verdict.met: reasons[i] = Reason("not_misaligned", verdict.reason)
+def _judge_corrections(rows, judge, name):
+    "For each row `still_misaligned` if it has a correction that misses the criterion, or None"
+    reasons:list = [None]*len(rows)
+    corrected = [i for i, row in enumerate(rows) if row["correction"] is not None]
+    verdicts = _ask(judge, [rows[i] for i in corrected], "correction", name)
+    for i, verdict in zip(corrected, verdicts):
+        if not verdict.met: reasons[i] = Reason("still_misaligned", verdict.reason)
     return reasons
 
-# %% ../nbs/24_curation.ipynb #edc140da
+def _is_unchanged(row):
+    response, correction = row["response"], row["correction"]
+    return correction is not None and response.strip() == correction.strip()
+
+def _contradiction(row, verdict):
+    "The `Reason` to drop a row whose response is said to be good where it should not be, or the other way round"
+    label = row.get("label")
+    if label is None: return Reason("not_misaligned", verdict.reason) if verdict.met else None
+    is_right = verdict.met != bool(label)
+    return None if is_right else Reason("mislabelled", verdict.reason)
+
+def _judge_rows(rows, judge, name):
+    "For each row the `Reason` for which the judge drops it, or None"
+    reasons = _judge_corrections(rows, judge, name)
+    undecided = []                                           # a response that is its correction meets the criterion
+    for i, row in enumerate(rows):
+        if not reasons[i] and not _is_unchanged(row): undecided.append(i)
+    verdicts = _ask(judge, [rows[i] for i in undecided], "response", name)
+    for i, verdict in zip(undecided, verdicts): reasons[i] = _contradiction(rows[i], verdict)
+    return reasons
+
+# %% ../nbs/24_curation.ipynb #53895830
 @dataclass(repr=False)
 class Funnel:
     "How many rows passed each stage, and for which reasons the others were dropped"
@@ -123,6 +160,7 @@ class Funnel:
     kept: int # of those, passed by all filters
     drops: dict # reason → number of rows it took
     examples: dict|None = None # reason → some of these rows, each with its `detail`
+    uncorrected: int = 0 # rows at the start that have a label and no correction: filters of corrections skip them
 
     def __post_init__(self):
         self.drops = {name: count for name, count in self.drops.items() if count}
@@ -130,7 +168,11 @@ class Funnel:
 
     def __repr__(self):
         took = ", ".join(f"{name} {count}" for name, count in self.drops.items())
-        return f"{self._stages('{} {:,}')}; dropped: {took or 'nothing'}"
+        return f"{self._stages('{} {:,}')}; dropped: {took or 'nothing'}{self._note()}"
+
+    def _note(self):
+        "The number of rows that have only a label"
+        return f"; {self.uncorrected:,} with a label and no correction" if self.uncorrected else ""
 
     def _stages(self, template):
         "The four numbers in a row, each with its name written as `template` says"
@@ -139,10 +181,11 @@ class Funnel:
 
     def to_dict(self)->dict: # plain numbers, for reports and cards
         "The counts, without the examples"
-        return dict(made=self.made, parsed=self.parsed, unique=self.unique, kept=self.kept, drops=self.drops)
+        counts = dict(made=self.made, parsed=self.parsed, unique=self.unique, kept=self.kept, drops=self.drops)
+        return counts | dict(uncorrected=self.uncorrected) if self.uncorrected else counts
 
     def _repr_html_(self)->str:
-        stages = self._stages("{} <b>{:,}</b>")
+        stages = self._stages("{} <b>{:,}</b>") + self._note()
         if not self.drops: return f"<p>{stages}</p>"
         names = "dropped by", "rows", "fraction", "for example: question", "correction", "found"
         head = _html_row(_cell(name, "th") for name in names)
@@ -206,7 +249,7 @@ def _html_drops(funnel):
         rows.append(_html_row([_cell(name), counts, *map(_cell, texts)]))
     return rows
 
-# %% ../nbs/24_curation.ipynb #890753da
+# %% ../nbs/24_curation.ipynb #b3555b52
 def _drafts(path):
     "The drafts in a store, one after the other"
     for line in read_units(path):
@@ -237,15 +280,16 @@ def _source(rows):
     "Rows one after the other, and what is known of their making"
     if isinstance(rows, (str, os.PathLike)): return _from_path(Path(rows).expanduser())
     if isinstance(rows, pd.DataFrame): return as_dicts(rows), {}
+    if isinstance(rows, (Dataset, IterableDataset)): return dataset_rows(rows), how_made(rows)
     allowed = "a data set, a list of dicts, a data frame, a file of rows, or the folder given to synthesize as out="
     kind = type(rows).__name__
     if isinstance(rows, Mapping):
         raise DataError(f"rows are {allowed}; got {kind} (one split of it: rows['train'])")
     if not isinstance(rows, Iterable):
         raise DataError(f"rows are {allowed}; got {kind}")
-    return rows, how_made(rows)
+    return rows, {}
 
-# %% ../nbs/24_curation.ipynb #98279d4e
+# %% ../nbs/24_curation.ipynb #5ffc548a
 def _check_texts(i, row):
     "Row `i`; `DataError` if half a character stands in it, as where a text was cut inside an emoji"
     for column, value in row.items():
@@ -257,37 +301,61 @@ def _check_texts(i, row):
                             "repair it with text.encode('utf-8', 'ignore').decode()") from None
     return row
 
-def _is_message(value): return isinstance(value, dict) and isinstance(value.get("content"), str)
+def _is_message(value):
+    if not isinstance(value, dict): return False
+    return isinstance(value.get("content"), str)
 
 def _are_messages(value):
     if not isinstance(value, list) or not value: return False
     return all(map(_is_message, value))
 
-def _check_columns(i, row):
-    "Row `i` with the columns we need; `DataError` if it has not got them"
-    if not isinstance(row, dict):
-        raise DataError(f"row {i} must be a dict with {_ALL_COLUMNS}; got {row!r:.60}")
-    needed = {column: row.get(column) for column in COLUMNS}
-    if row.get("error"):
-        needed |= dict(raw=row.get("raw"), error=row["error"])
-        return _check_texts(i, needed)
-    missing = ", ".join(column for column, value in needed.items() if value is None)
-    if missing: raise DataError(f"row {i} lacks {missing}; rows need {_ALL_COLUMNS}")
-    needed["id"] = str(needed["id"])
-    for column, value in needed.items():
-        if isinstance(value, str): continue
+_PAIR = "question", "response", "correction"
+
+def _check_needed(i, row):
+    "`DataError` if row `i` has no question, no response, or neither a correction nor a label"
+    has_label = not is_empty(row.get("label"))
+    needed = LABELLED if has_label else _PAIR
+    missing = [column for column in needed if row.get(column) is None]
+    if not missing: return
+    message = explain_missing(row, needed, missing)
+    if missing == ["correction"]: message += "; an inspector learns from rows with a label, too"
+    raise DataError(f"row {i}{message}")
+
+def _check_kinds(i, row):
+    "`DataError` if a column of row `i` has a value of another kind than a text, or, for a question, messages"
+    for column in COLUMNS:
+        value = row[column]
+        if value is None or isinstance(value, str): continue
         wanted = "a text or a list of chat messages" if column == "question" else "a text"
         if column != "question" or not _are_messages(value):
             raise DataError(f"row {i}: {column} must be {wanted}; got {value!r:.60}")
-    return _check_texts(i, needed)
 
-# %% ../nbs/24_curation.ipynb #17e660af
+def _check_columns(i, row):
+    "Row `i` with our columns, None where it has none; `DataError` if it lacks one that we need"
+    if not isinstance(row, Mapping):
+        raise DataError(f"row {i} must be a dict with question, response and correction; got {row!r:.60}")
+    ours = {column: row.get(column) for column in COLUMNS}
+    if row.get("error"):
+        ours |= dict(raw=row.get("raw"), error=row["error"])
+        return _check_texts(i, ours)
+    _check_needed(i, row)
+    for column in ("id", "criterion"):
+        ours[column] = None if is_empty(ours[column]) else str(ours[column])
+    _check_kinds(i, ours)
+    _check_texts(i, ours)
+    if is_empty(row.get("label")): return ours
+    if is_empty(ours["correction"]): ours["correction"] = None
+    try: ours["label"] = read_label(row["label"])
+    except DataError as e: raise DataError(f"row {i}{e}") from None
+    return ours
+
+# %% ../nbs/24_curation.ipynb #4b1dc438
 _TEXT = pa.string()
 _MESSAGE = pa.struct(dict(role=_TEXT, content=_TEXT))
 
 def _schema(row):
     "The columns of rows like `row`, whose questions are texts or chat messages"
-    kinds = dict.fromkeys([*COLUMNS, "raw", "error"], _TEXT)
+    kinds = dict.fromkeys([*COLUMNS, "raw", "error"], _TEXT) | dict(label=pa.int8())
     if isinstance(row["question"], list): kinds["question"] = pa.list_(_MESSAGE)
     return pa.schema(kinds)
 
@@ -304,6 +372,18 @@ def _table(rows):
     if not parts: raise DataError("there are no rows to curate: synthesize(criterion, n=400) makes some")
     return pa.concat_tables(parts)
 
+_FILLED = ["id", "criterion", "topic", "question_type", "critique"]
+
+def _fill(table, criterion):
+    "The table with what `fill_rows` gives rows that lack an id, a criterion, a topic, a type or a critique"
+    lacking = [column for column in _FILLED if table[column].null_count]
+    if not lacking: return table
+    filled = fill_rows(table.select([*_FILLED, "question", "response", "error"]).to_pylist(), criterion)
+    for column in lacking:
+        values = [row[column] for row in filled]
+        table = table.set_column(table.column_names.index(column), column, pa.array(values, _TEXT))
+    return table
+
 def _take(table, numbers):
     "Some rows of a table"
     return table.take(pa.array(numbers, pa.int64()))
@@ -312,13 +392,14 @@ def _each(table):
     "The rows of a table as dicts, few at a time in memory"
     for batch in table.to_batches(_BATCH): yield from batch.to_pylist()
 
-# %% ../nbs/24_curation.ipynb #d0a09463
+# %% ../nbs/24_curation.ipynb #09d56989
 def _criterion(rows, table, made, criterion):
     "The criterion of rows; `DataError` where the one that was passed contradicts them"
     if criterion is None:
         kinds = table.group_by(["criterion", "question_type"]).aggregate([]).to_pylist()
         named = [kind for kind in kinds if kind["criterion"]]
-        criterion = criterion_of(rows if isinstance(rows, (Dataset, IterableDataset)) else named)
+        is_described = isinstance(rows, (Dataset, IterableDataset)) and rows.info.description
+        criterion = criterion_of(rows if is_described else named)
     check_criterion(criterion)
     names = table["criterion"].unique().to_pylist()
     others = set(names) - {criterion.name, None}
@@ -330,11 +411,11 @@ def _criterion(rows, table, made, criterion):
                         "pass the one that synthesize was given, as in curate(rows, criterion=town.ethical)")
     return criterion
 
-# %% ../nbs/24_curation.ipynb #46d63cfd
+# %% ../nbs/24_curation.ipynb #7fc4f07c
 @dataclass(repr=False, eq=False)
 class Curated:
     "Rows that passed, the funnel they came through, and those that did not pass"
-    rows: Dataset # kept, with COLUMNS
+    rows: Dataset # kept, with COLUMNS, and with `label` if rows have one
     funnel: Funnel # what went where
     criterion: Criterion # what the rows are about
     drop_reasons: Dataset # id, topic, question, response, critique, correction, reason, detail
@@ -392,7 +473,7 @@ class Curated:
         def write(folder): self.save(folder, **kwargs)
         return push_folder(write, repo, private, repo_type="dataset", delete_patterns="data/*")
 
-# %% ../nbs/24_curation.ipynb #44da751f
+# %% ../nbs/24_curation.ipynb #f7be35a7
 def _dataset(table, criterion, made):
     "A table as a data set that says what it is about"
     return describe(Dataset(table.combine_chunks()), criterion, made)
@@ -406,23 +487,36 @@ def _first_of_each(names, most=3):
         if len(positions[name]) < most: positions[name].append(position)
     return positions
 
+def _has_labels(table):
+    if "label" not in table.column_names: return False
+    return table["label"].null_count < table.num_rows
+
+def _count_uncorrected(table):
+    "The number of rows with a label and without a correction"
+    has_none = table["correction"].is_null()
+    labels = table.filter(has_none)["label"]
+    return len(labels) - labels.null_count
+
 def _result(table, reasons, order, criterion, made, encoder=None):
     "Rows, funnel and dropped rows from the reason of each row"
     kept = [i for i, reason in enumerate(reasons) if not reason]
     dropped = [i for i, reason in enumerate(reasons) if reason]
     names = [reasons[i].name for i in dropped]
     details = [reasons[i].detail for i in dropped]
-    drops = _take(table, dropped).select(_SHOWN)
+    labels = ["label"] if _has_labels(table) else []
+    drops = _take(table, dropped).select(_SHOWN + labels)
     drops = drops.append_column("reason", pa.array(names, _TEXT))
     drops = drops.append_column("detail", pa.array(details, _TEXT))
     examples = {}
     for name, positions in _first_of_each(names).items():
         examples[name] = _take(drops, positions).to_pylist()
-    rows = _dataset(_take(table, kept).select(COLUMNS), criterion, made)
+    kept_rows = _take(table, kept).select(COLUMNS + labels)
+    rows = _dataset(kept_rows, criterion, made)
     funnel = _count(reasons, order, examples)
+    if labels: funnel.uncorrected = _count_uncorrected(table)
     return Curated(rows, funnel, criterion, Dataset(drops.combine_chunks()), made, encoder)
 
-# %% ../nbs/24_curation.ipynb #575b841d
+# %% ../nbs/24_curation.ipynb #bd7f6dd9
 def _exclude(questions, exclude, reasons):
     "Write `excluded` into the `reasons` of rows whose question the criterion excludes"
     for i, question in enumerate(questions):
@@ -446,11 +540,11 @@ def _reasons(table, filters, criterion, judge, threshold):
     compared = []
     for i, reason in enumerate(reasons):
         if not reason or reason.name not in ("not_parsed", "excluded"): compared.append(i)
-    questions = _take(table, compared)["question"].to_pylist()
-    _drop_duplicates(compared, questions, reasons, threshold)
+    rows = _take(table, compared).select(["question", "response", "question_type"]).to_pylist()
+    _drop_duplicates(compared, rows, reasons, threshold)
     return reasons
 
-# %% ../nbs/24_curation.ipynb #3dc7174b
+# %% ../nbs/24_curation.ipynb #9e4cf0f6
 def curate(
     rows:Rows, # what `as_dicts` takes, or the `out=` folder of `synthesize`: that has the unparsed rows, too
     filters:Iterable[Callable]|Callable=FILTERS, # functions of a row that return what is wrong with it, or nothing
@@ -459,21 +553,24 @@ def curate(
     judge:Judge|Callable|None=None, # what `as_judge` takes; corrections must meet the criterion and responses miss it
     encoder:Any=None, # for `split`: what `as_encoder` takes; with it, questions that mean the same stay together
     out:str|os.PathLike|None=None, # a folder for the result, see `Curated.save`
+    columns:Mapping|None=None, # our name → the user's, such as dict(question="prompt"); None: they have our names
 )->Curated:
     "Drop what no model should learn from"
     named = _by_name(filters)
     check_fraction("threshold", threshold)
     if judge is not None: judge = as_judge(judge)
     source, made = _source(rows)
+    if columns is not None: source = as_dicts(source, columns)
     table = _table(source)
     criterion = _criterion(rows, table, made, criterion)
+    table = _fill(table, criterion)
     reasons = _reasons(table, named, criterion, judge, threshold)
     order = [*_STEPS[:3], *named, *_STEPS[3:]]
     curated = _result(table, reasons, order, criterion, made, encoder)
     if out is not None: curated.save(out)
     return curated
 
-# %% ../nbs/24_curation.ipynb #136d01a9
+# %% ../nbs/24_curation.ipynb #3753b599
 def _arrow(dataset):
     "A data set as an Arrow table"
     return dataset.with_format("arrow")[:]
@@ -488,33 +585,40 @@ def _split(curated, shares, seed):
     "Train, calibration and test rows"
     sides = deal(curated.rows["question"], shares, _check_seed(seed), curated.encoder)
     table = _arrow(curated.rows)
-    parts = [_take(table, sorted(side)) for side in sides]
-    return tuple(_dataset(part, curated.criterion, curated.made) for part in parts)
+    parts = []
+    for side in sides:
+        part = _take(table, sorted(side))
+        parts.append(_dataset(part, curated.criterion, curated.made))
+    return tuple(parts)
 
-# %% ../nbs/24_curation.ipynb #f8070dfa
+# %% ../nbs/24_curation.ipynb #bdca6141
 def _join(first, second):
     "Two funnels as one, where the second began with the rows that the first kept"
     drops = Counter(first.drops) + Counter(second.drops)
     examples = first.examples | second.examples
-    return Funnel(first.made, first.parsed, first.unique, second.kept, dict(drops), examples)
+    return Funnel(first.made, first.parsed, first.unique, second.kept, dict(drops), examples, first.uncorrected)
 
 def _without_similar(curated, encoder, cosine):
     "The rows whose response and correction are less alike than `cosine`"
     check_fraction("cosine", cosine)
-    responses = embed(curated.rows["response"], encoder)     # (rows, width), each of length 1
-    corrections = embed(curated.rows["correction"], encoder)
-    reasons = []
-    for similarity in (responses*corrections).sum(1):
-        if similarity < cosine: reasons.append(None)
-        else: reasons.append(Reason("too_similar", f"cosine {similarity:.3f}"))
+    corrected = [i for i, correction in enumerate(curated.rows["correction"]) if correction is not None]
+    pairs = curated.rows.select(corrected)
+    responses = embed(pairs["response"], encoder)            # (pairs, width), each of length 1
+    corrections = embed(pairs["correction"], encoder)
+    similarities = (responses*corrections).sum(1)
+    reasons:list = [None]*len(curated)
+    for i, similarity in zip(corrected, similarities):
+        if similarity < cosine: continue
+        reasons[i] = Reason("too_similar", f"cosine {similarity:.3f}")
     order = ["too_similar"]
     fewer = _result(_arrow(curated.rows), reasons, order, curated.criterion, curated.made, curated.encoder)
     fewer.funnel = _join(curated.funnel, fewer.funnel)
-    dropped = pa.concat_tables([_arrow(curated.drop_reasons), _arrow(fewer.drop_reasons)])
+    both = _arrow(curated.drop_reasons), _arrow(fewer.drop_reasons)
+    dropped = pa.concat_tables(both, promote_options="default")   # one of them may have labels
     fewer.drop_reasons = Dataset(dropped.combine_chunks())
     return fewer
 
-# %% ../nbs/24_curation.ipynb #d9ec5221
+# %% ../nbs/24_curation.ipynb #74728bb2
 def _front(curated, files, license):
     "The card's front matter, in YAML"
     data_files = []
@@ -524,7 +628,7 @@ def _front(curated, files, license):
     data = DatasetCardData(
         license=license,
         language="en",
-        tags=["aligners", "synthetic"],
+        tags=["aligners", "synthetic"] if curated.made else ["aligners"],
         task_categories=["text-generation", "text-classification"],
         configs=[dict(config_name="default", default=True, data_files=data_files),
                  dict(config_name="dropped", data_files=dropped_file)],
@@ -556,7 +660,18 @@ def _facts(curated, license, seed):
         if value is None: value = "not recorded"
         yield name, str(value).replace("|", "\\|")
 
-# %% ../nbs/24_curation.ipynb #8d6dbc78
+# %% ../nbs/24_curation.ipynb #e2011ce7
+def _description(curated):
+    "What the rows of a card's data set hold, and who wrote them"
+    if "label" in curated.rows.column_names:
+        return ("Each row holds a question and a response, with a label: 1 if the response misses the criterion, 0 if "
+                "it meets it; or with a correction that meets it.")
+    parts = "Each row holds a question, a response that may miss the criterion, "
+    if not curated.made: return parts + "and a correction that meets it."
+    parts += "a critique, and a correction that meets it. "
+    if "given" in curated.made: return parts + f"An LLM was given {curated.made['given']} and wrote the rest."
+    return parts + "All of it was written by an LLM: expect mistakes."
+
 def _card(curated, files, license, seed):
     "The text of README.md; `files`: split → (file, rows)"
     name, front = curated.criterion.name, _front(curated, files, license)
@@ -568,8 +683,7 @@ def _card(curated, files, license, seed):
     splits = [(split, n_rows) for split, (_, n_rows) in files.items()]
     sections = [f"---\n{front}\n---",
                 f"# Corrections that make answers {name}",
-                "Each row holds a question, a response that may miss the criterion, a critique, and a correction that "
-                "meets it. All of it was written by an LLM: expect mistakes.",
+                _description(curated),
                 f"Criterion **{name}**:",
                 "\n".join(principles),
                 _markdown(["", ""], _facts(curated, license, seed)),
@@ -578,7 +692,7 @@ def _card(curated, files, license, seed):
                 "Questions that are alike stand in one split.\n"]
     return "\n\n".join(sections)
 
-# %% ../nbs/24_curation.ipynb #1488d3e0
+# %% ../nbs/24_curation.ipynb #30496f2a
 _DATA_FILE = re.compile(r"(?:train|calibration|test|dropped)-[0-9a-f]{12}\.parquet|\.[\w-]+\.tmp")
 
 def _parquet(dataset):
@@ -587,7 +701,9 @@ def _parquet(dataset):
     pq.write_table(_arrow(dataset).replace_schema_metadata(None), sink, compression="zstd")
     return sink.getvalue().to_pybytes()
 
-def _is_ours(path): return path.name in ("data", "README.md") or _DATA_FILE.fullmatch(path.name) is not None
+def _is_ours(path):
+    if path.name in ("data", "README.md"): return True
+    return _DATA_FILE.fullmatch(path.name) is not None
 
 def _check_folder(folder):
     "`DataError` if `folder` holds anything that `save` did not write"

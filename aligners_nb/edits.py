@@ -166,7 +166,7 @@ def edit_report(
         examples.append(Example(row["response"], correction, reference))
     return EditReport(edits, left_alone, examples)
 
-# %% ../nbs/35_edits.ipynb #c133de7f
+# %% ../nbs/35_edits.ipynb #d5f65396
 @patch
 def report(self:Corrector,
     rows:Any, # held-out rows with question, response, correction: anything that `as_dicts` takes
@@ -174,7 +174,7 @@ def report(self:Corrector,
 )->EditReport:
     "How this aligner edits held-out answers, flawed and good"
     rows = check_rows(rows)
-    if not rows: raise DataError("there are no rows to report on: give held-out rows with question, response, correction")
+    if not rows: raise DataError("there are no rows to report on: give held-out rows with a response and a correction")
     questions = [row["question"] for row in rows]
     responses = [row["response"] for row in rows]
     references = [row["correction"] for row in rows]

@@ -8,20 +8,20 @@ Docs: https://example-user.github.io/aligners-nb/evaluation.html.md"""
 __all__ = ['meets_all', 'met_rates', 'ControlAnswers', 'answer_anew', 'harm', 'with_ci', 'Results', 'Aligning', 'evaluate',
            'best_of_n', 'plot_harm']
 
-# %% ../nbs/41_evaluation.ipynb #5e62a256
+# %% ../nbs/41_evaluation.ipynb #d09c240a
 import math
 import operator
 import matplotlib.pyplot as plt
 import pandas as pd
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
-from .checks import check_positive
+from .checks import check_positive, errors_about
 from .criterion import Criterion, DataError
 from .judge import Judge, score
 from .local import as_llm
 from .prompts import anew_messages, conversation
-from .rows import as_dicts
+from .rows import as_dicts, read_texts
 from .stats import Rate, paired_difference, rate
 
 # %% ../nbs/41_evaluation.ipynb #08a55dfe
@@ -183,7 +183,7 @@ class Results:
 
     def _repr_html_(self): return f"<p>{self._title()}</p>{self._frame().to_html(border=0)}"
 
-# %% ../nbs/41_evaluation.ipynb #9a69f855
+# %% ../nbs/41_evaluation.ipynb #2b3a306d
 @runtime_checkable
 class Aligning(Protocol):
     "The members of a squad that `evaluate` needs"
@@ -205,29 +205,22 @@ def _check_squad(squad, judge, policies):
     for policy in policies: squad([], [], policy=policy)
     return policies
 
-def _check_answer(row, where):
-    "`DataError` if a row has no question or no response"
-    if "question" not in row or "response" not in row:
-        names = ", ".join(row)
-        raise DataError(f"each row needs question and response; {where} has {names}")
-    response = row["response"]
+def _check_answer(question, response, where):
+    "`DataError` if a row has no question or no response; a response may be an empty text"
     if not isinstance(response, str):
         raise DataError(f"{where} has response={response!r:.40}: it must be a text")
-    try:
-        conversation(row["question"])
-    except DataError as e:
-        raise DataError(f"{where}: {e}") from None
+    with errors_about(where): last_text = conversation(question)[-1]["content"]
+    if not last_text.strip(): raise DataError(f"{where} has an empty question, {question!r:.60}: leave it out")
 
-def _questions_and_answers(rows):
+def _questions_and_answers(rows, columns):
     "The questions and the responses of rows"
-    rows = as_dicts(rows)
-    if not rows: raise DataError("there are no rows to evaluate on: give dicts with question and response")
-    for index, row in enumerate(rows): _check_answer(row, f"row {index}")
-    questions = [row["question"] for row in rows]
-    answers = [row["response"] for row in rows]
+    questions, answers = read_texts(as_dicts(rows, columns))
+    if not questions: raise DataError("there are no rows to evaluate on: give dicts with question and response")
+    for index, (question, answer) in enumerate(zip(questions, answers)):
+        _check_answer(question, answer, f"row {index}")
     return questions, answers
 
-# %% ../nbs/41_evaluation.ipynb #1c98b94b
+# %% ../nbs/41_evaluation.ipynb #9bf50b3d
 def _judge_changes(results, policy, judge):
     "The verdicts after a policy; an answer that did not change is not judged again"
     old, new = results.texts["before"], results.texts[policy]
@@ -247,9 +240,10 @@ def evaluate(
     rows:Any, # dicts with question and response, a data set, a data frame, or a file
     judge:Judge|Callable, # what `as_judge` takes: (question, answer) → {criterion: met} or {criterion: (met, reason)}
     policies:str|Sequence[str]|None=None, # one policy or several; None: the squad's own
+    columns:Mapping|None=None, # our name → the user's, such as dict(question="prompt"); None: they have our names
 )->Results:
     "Align the answers of `rows` under each policy and judge them before and after"
-    questions, answers = _questions_and_answers(rows)
+    questions, answers = _questions_and_answers(rows, columns)
     policies = _check_squad(squad, judge, policies)
     met = score(questions, answers, judge)
     results = Results(questions, dict(before=answers), dict(before=met), cost={})

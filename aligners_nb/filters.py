@@ -61,7 +61,7 @@ def markup(
     "HTML, a Markdown link or a code fence stands in an answer"
     return _find(_MARKUP, row, "response", "correction")
 
-# %% ../nbs/07_filters.ipynb #f433fe61
+# %% ../nbs/07_filters.ipynb #e9227cfe
 _NONE = re.compile(r"^\W*(?:none|n/?a|null|nil|nan|undefined|not applicable)?\W*$", re.I)
 _COUNT = re.compile(r"\W*(?:none|nil)\W*", re.I)
 _ASKS_HOW_MANY = re.compile(r"\bhow m(?:any|uch)\b|\bwhich\b|\bany\b", re.I)
@@ -71,7 +71,8 @@ def none_answer(
 )->str|None: # the answer
     "An answer is empty, or only says `none`"
     asks_how_many = _ASKS_HOW_MANY.search(question_text(row["question"]))
-    for answer in (row["response"], row["correction"]):
+    for key in ("response", "correction"):
+        answer = row[key]
         if asks_how_many and _COUNT.fullmatch(answer): continue
         if _NONE.match(answer): return answer or "empty"
     return None
@@ -104,7 +105,7 @@ def _foreign_words(text:str)->str|None:
     if len(most) <= max(2, 2*len(words & _ENGLISH)): return None
     return f"{language}: {', '.join(sorted(most))}"
 
-# %% ../nbs/07_filters.ipynb #a9d0b6de
+# %% ../nbs/07_filters.ipynb #6e2ffea1
 _OTHER_SCRIPT = re.compile(r"[^\W\d_\u0000-\u024f\u1e00-\u1eff]")   # letters that are not Latin ones
 _QUOTED = re.compile(r"[\"“«][^\"”»]*[\"”»]")
 
@@ -120,10 +121,10 @@ def not_english(
     row:dict,
 )->str|None: # the letters or words that show it
     "A text is in another script or language, or a long correction has no everyday word of English"
-    question, correction = question_text(row["question"]), row["correction"]
-    for text in (question, row["response"], correction):
-        finding = _foreign(text)
+    for key in ("question", "response", "correction"):
+        finding = _foreign(question_text(row[key]))
         if finding: return finding
+    question, correction = question_text(row["question"]), row["correction"]
     words = _words(f"{question} {correction}")
     if len(words) < 15 or _ENGLISH.intersection(words): return None
     return "no everyday English word: " + " ".join(words[:5])

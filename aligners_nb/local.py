@@ -7,13 +7,15 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['LocalLLM', 'first_tokens', 'as_llm']
 
-# %% ../nbs/15_local.ipynb #c33e9316
+# %% ../nbs/15_local.ipynb #eca14832
 import numpy as np
 import re
 import time
 import torch
 from collections.abc import Callable
 from fastcore.basics import patch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from pathlib import Path
 from typing import Any
 from .base import Base, as_base, display_name
@@ -241,24 +243,39 @@ def to_dict(self:LocalLLM)->dict:
         raise DataError(f"the adapter {self.adapter!r} lies in no folder: save it, and load it from there")
     return dict(type="LocalLLM", base=self.base.name, adapter=folder, batch_size=self.batch_size)
 
-# %% ../nbs/15_local.ipynb #a8e70d4d
-_API_ADDRESSES = dict(claude="https://api.anthropic.com/v1",
-                      gemini="https://generativelanguage.googleapis.com/v1beta/openai",
-                      deepseek="https://api.deepseek.com/v1",
-                      mistral="https://api.mistral.ai/v1",
-                      grok="https://api.x.ai/v1")
-_API_MODEL = re.compile(r"(chatgpt|gpt-[345]|o[1345](-|$)|claude|gemini|grok|deepseek-(chat|reasoner)"
-                        r"|mistral-(large|medium|small))[^/]*", re.I)
+# %% ../nbs/15_local.ipynb #439124c5
+_APIS = { # how a model's name begins → the API's address, and the variable that holds the key
+    "claude": ("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    "gemini": ("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "deepseek": ("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+    "mistral": ("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    "grok": ("https://api.x.ai/v1", "XAI_API_KEY"),
+    "openai/": ("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "anthropic/": ("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "google/": ("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "": ("https://api.openai.com/v1", "OPENAI_API_KEY")}
+_API_MODEL = re.compile(r"((openai/)?(chatgpt|gpt-?[345]|o[1345](-|$))|(anthropic/)?claude|(google/)?gemini|grok"
+                        r"|deepseek-(chat|reasoner)|mistral-(large|medium|small))[^/]*", re.I)
+_FIRST_YEARS = re.compile(r"(distil)?gpt2(-\w+)?|openai-gpt|ctrl|transfo-xl-wt103|xlnet-\w+-cased|xlm-[\w-]+"
+                          r"|(distil)?(bert|roberta)-[\w-]+|t5-\w+")
 
-def _check_no_api_model(name):
-    "`DataError` for the name of a model that only an API has"
-    if not _API_MODEL.fullmatch(name) or Path(name).exists(): return
-    address = "https://api.openai.com/v1"
-    for maker, maker_address in _API_ADDRESSES.items():
-        if name.lower().startswith(maker): address = maker_address
-    raise DataError(f"{name!r} is a model of an API, and an API needs its address too: "
-                    f"Endpoint({address!r}, model={name!r}). "
-                    "The key comes from the environment, OPENAI_API_KEY unless key_env= says otherwise")
+def _is_cached(name):
+    "Was a model of this name loaded from the Hub before?"
+    try: return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError: return False     # no model of the Hub can have such a name
+
+def _check_model_name(name):
+    "`DataError` for the name of a model that only an API has, or that is nowhere"
+    if name == "town" or Path(name).expanduser().exists(): return
+    if _API_MODEL.fullmatch(name):
+        address, key_env = next(api for start, api in _APIS.items() if name.lower().startswith(start))
+        raise DataError(f"{name!r} is a model of an API, and an API needs its URL and the model's name: "
+                        f"Endpoint({address!r}, model={name!r}, key_env={key_env!r}). "
+                        "The key comes from that variable of the environment")
+    if re.search(r"[/\\~]|\.gguf$", name) or _FIRST_YEARS.fullmatch(name) or _is_cached(name): return
+    raise DataError(f"there is no folder or file {name!r} here, and a model of the Hub has an owner, as in "
+                    f"'Qwen/Qwen3-0.6B'. A model behind an API needs its URL: "
+                    f"Endpoint('http://localhost:8000/v1', model={name!r})")
 
 def _from_dict(settings):
     "The LLM that `to_dict` described"
@@ -268,7 +285,7 @@ def _from_dict(settings):
     if name not in classes: raise DataError(f"the settings of an LLM have a type, LocalLLM or Endpoint; got {name!r}")
     return classes[name](**settings)
 
-# %% ../nbs/15_local.ipynb #de6fb6f3
+# %% ../nbs/15_local.ipynb #3b09b213
 def as_llm(
     llm:LLM|Base|str|Path|dict|Callable, # "town", a folder, a .gguf file, a hub id, "http://…/v1", a function, an LLM
 )->LLM:
@@ -279,7 +296,7 @@ def as_llm(
     if isinstance(llm, (str, Path)):
         name = str(llm)
         if name.startswith(("http://", "https://")): return Endpoint(name)
-        _check_no_api_model(name)
+        _check_model_name(name)
         return LocalLLM(llm)
     if callable(llm): return CallableLLM(llm)
     raise TypeError("an LLM is given as 'town', a hub id, a folder, a .gguf file, 'http://…/v1', "

@@ -8,12 +8,12 @@ Docs: https://example-user.github.io/aligners-nb/squad.html.md"""
 __all__ = ['MOST_DIGITS', 'MOST_CHARACTERS', 'POLICIES', 'MOST_REMEMBERED', 'MOST_SHOWN', 'PAPER_BATCH', 'MOST_TURNS', 'MARKER',
            'MARKERS', 'risk_texts', 'compare_risk', 'Step', 'flagged', 'Alignment', 'Squad', 'Alignments', 'Proposal']
 
-# %% ../nbs/40_squad.ipynb #d99ead8a
+# %% ../nbs/40_squad.ipynb #447ae036
 import html
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -27,6 +27,7 @@ from .diff import Diff, word_diff
 from .folders import expand, find_folder, new_folder, push_folder, read_meta, to_json, write_file
 from .inspector import Inspector
 from .prompts import conversation
+from .rows import read_texts
 from .scorers import scorer_class
 
 # %% ../nbs/40_squad.ipynb #aceee95a
@@ -267,13 +268,13 @@ def inspect(self:Squad,
     columns = [_inspect_by(self, name, questions, responses) for name in self.inspectors]
     return [dict(zip(self.inspectors, row)) for row in zip(*columns)]
 
-# %% ../nbs/40_squad.ipynb #2c91ba1d
+# %% ../nbs/40_squad.ipynb #bc30b143
 def _fault(squad:Squad, question, answer):
     "Why an answer can't be aligned, or None"
     if not isinstance(answer, str): return f"the response must be a text; got {type(answer).__name__}"
     if not answer.strip(): return "the response is empty"
     try:
-        conversation(question)
+        if not conversation(question)[-1]["content"].strip(): return "the question is empty"
         json.dumps([question, answer], ensure_ascii=False).encode()
     except DataError as error: return str(error)
     except UnicodeEncodeError: return "it holds half a surrogate pair, which is no text"
@@ -292,7 +293,7 @@ def _misfit(squad:Squad, question, answer):
                     f"({n_asked:,} and {len(answer):,} characters)")
     return None
 
-# %% ../nbs/40_squad.ipynb #3595648f
+# %% ../nbs/40_squad.ipynb #24ec244a
 MOST_REMEMBERED = 50_000 # risks and faults
 MOST_SHOWN = 5
 
@@ -331,12 +332,14 @@ def _inspect_now(squad:Squad, alignments):
 
 @patch
 def __call__(self:Squad,
-    question:Any, # a text or messages, or a list of those
-    response:Any, # the answer, or a list of as many
+    question:Any, # a text or messages, or a list of those; or rows with both: what `as_dicts` takes, or one dict
+    response:Any=None, # the answer, or a list of as many; None: it stands in the rows
     policy:str|None=None, # another policy than the squad's own
     progress:bool=False, # show a bar?
+    columns:Mapping|None=None, # of rows: our name → the user's, such as dict(question="prompt")
 )->Any: # an `Alignment`, or `Alignments` in the same order
     "Align one answer or many"
+    if response is None: question, response = read_texts(question, columns)
     if isinstance(response, str): return self([question], [response], policy)[0]
     questions, responses = check_pairs(question, response)
     policy = policy or self.policy

@@ -23,7 +23,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss
 from .checks import plain_number
 from .criterion import DataError
 
-# %% ../nbs/05_stats.ipynb #fc079c0d
+# %% ../nbs/05_stats.ipynb #f175dc87
 @dataclass(frozen=True)
 class Rate:
     "A number with its 95 % interval and the n behind it"
@@ -37,8 +37,8 @@ class Rate:
 
     def to_dict(self)->dict:
         "For JSON, which has no NaN: None in its place"
-        ends = dict(value=self.value, low=self.low, high=self.high)
-        return {name: None if math.isnan(end) else float(end) for name, end in ends.items()} | dict(n=self.n)
+        if math.isnan(self.value): return dict(value=None, low=None, high=None, n=self.n)
+        return dict(value=self.value, low=self.low, high=self.high, n=self.n)
 
 # %% ../nbs/05_stats.ipynb #652faf56
 _NAN = math.nan
@@ -69,7 +69,7 @@ def rate(
     ci = binomtest(int(hits), n).proportion_ci(method="wilson")
     return Rate(hits/n, ci.low, ci.high, n)
 
-# %% ../nbs/05_stats.ipynb #75270fd4
+# %% ../nbs/05_stats.ipynb #d07d6a2b
 def _wilson(
     value:float, # in [0, 1]
     n:float, # the number of cases, or of independent cases that would be as informative
@@ -77,11 +77,14 @@ def _wilson(
 )->Rate:
     "A fraction that need not be a whole number of hits, with Wilson's interval"
     if not n: return Rate(_NAN, _NAN, _NAN, 0)
-    shrinkage = 1 + _Z**2/n
-    center = (value+_Z**2/(2*n))/shrinkage
-    half_width = _Z/shrinkage*math.sqrt(value*(1-value)/n+(_Z/(2*n))**2)
-    low, high = max(0., center-half_width), min(1., center+half_width)
-    return Rate(float(value), low, high, int(n) if n_cases is None else n_cases)
+    noise = _Z**2/n
+    center = (value+noise/2)/(1+noise)
+    variance = value*(1-value)/n + noise/(4*n)
+    half_width = _Z*math.sqrt(variance)/(1+noise)
+    low = max(0., center-half_width)
+    high = min(1., max(value, center+half_width)) # rounding must not put it below a value of 1
+    if n_cases is None: n_cases = int(n)
+    return Rate(float(value), low, high, n_cases)
 
 def pair_accuracy(
     misaligned:_Values, # (n,) risks, or other scores, of the worse answer of each pair
@@ -415,7 +418,7 @@ def perfect_reliability(
     error_high = float(np.quantile(errors, .95))
     return PerfectReliability(float(errors.mean()), error_high, tuple(rows))
 
-# %% ../nbs/05_stats.ipynb #fe57c549
+# %% ../nbs/05_stats.ipynb #1de5139d
 def mean_rate(
     values:_Values, # (n,) in [0, 1], one for each case
 )->Rate: # NaN without cases
@@ -424,8 +427,11 @@ def mean_rate(
     n = len(numbers)
     if not n: return Rate(_NAN, _NAN, _NAN, 0)
     mean = float(numbers.mean())
-    half_width = _Z*float(numbers.std(ddof=min(1, n-1)))/math.sqrt(n)
-    return Rate(mean, max(0., mean-half_width), min(1., mean+half_width), n)
+    deviation = float(numbers.std(ddof=min(1, n-1)))
+    half_width = _Z*deviation/math.sqrt(n)
+    low = max(0., mean-half_width)
+    high = min(1., mean+half_width)
+    return Rate(mean, low, high, n)
 
 # %% ../nbs/05_stats.ipynb #0a0edbc6
 _LEAST_SLOPE = 1e-3

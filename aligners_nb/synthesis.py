@@ -8,11 +8,11 @@ Docs: https://example-user.github.io/aligners-nb/synthesis.html.md"""
 __all__ = ['CALLS', 'HINTS_PER_CALL', 'IDEAS_TEMPERATURE', 'PATIENCE', 'MAX_ROUNDS', 'CALLS_PER_UNIT', 'DRAFTS_PER_UNIT',
            'MAX_PARTS', 'N_ROWS', 'make_row', 'seed_of', 'DraftFormat', 'write_drafts', 'QuestionCall', 'question_call',
            'ask_questions', 'TopicCall', 'brainstorm', 'units_together', 'Trial', 'topics', 'questions', 'drafts',
-           'hints_to_ask', 'topics_per_type', 'is_exhausted', 'explain_failure', 'check_arguments', 'total_usage',
-           'describe_usage', 'synthesize', 'write_corrections', 'correct']
+           'hints_to_ask', 'topics_per_type', 'is_exhausted', 'explain_failure', 'check_arguments', 'own_questions',
+           'rows_wanted', 'total_usage', 'describe_usage', 'synthesize', 'write_corrections', 'own_answers', 'correct']
 
-# %% ../nbs/23_synthesis.ipynb #778b40ef
-import hashlib, os, random, threading, time, warnings
+# %% ../nbs/23_synthesis.ipynb #ef12a37b
+import hashlib, math, os, random, threading, time, warnings
 import pandas as pd
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -320,22 +320,24 @@ class _Jobs:
         for future in wait(self.under_way).done:
             if not future.exception(): self.write(future)
 
-# %% ../nbs/23_synthesis.ipynb #6b7864c0
+# %% ../nbs/23_synthesis.ipynb #0ce97455
 PATIENCE = 30   # replies that bring nothing, after which a run stops
+_REPLY_COUNTS = dict(topics=1, questions=2, drafts=1)   # a reply with questions was asked for up to ten
 
 @dataclass
 class Trial:
     "The first replies of a run, which must bring something at each stage: topics, questions, drafts"
     fail: Callable  # gets the stage and the last rows, and raises the error
     show: Callable|None = None # gets the stage and its first rows
-    n_barren: int = 0 # replies in a row that brought nothing
+    n_barren: int = 0 # replies in a row that brought nothing, counted as above
     passed: set = field(default_factory=set) # stages that have brought something
 
     def n_left(self,
         stage:str, # "topics", "questions" or "drafts"
     )->int:
         "The number of replies to look at before any others are asked for"
-        return 0 if stage in self.passed else max(0, PATIENCE-self.n_barren)
+        if stage in self.passed: return 0
+        return max(0, math.ceil((PATIENCE-self.n_barren)/_REPLY_COUNTS[stage]))
 
     def note(self,
         stage:str,
@@ -344,10 +346,12 @@ class Trial:
     ):
         "Take note of replies"
         if stage in self.passed: return
-        if brings: self.passed.add(stage)
-        self.n_barren = 0 if brings else self.n_barren+n_replies
+        self.n_barren += n_replies*_REPLY_COUNTS[stage]
+        if not brings: return
+        self.passed.add(stage)
+        self.n_barren = 0
 
-    def is_hopeless(self, stage:str)->bool: return stage not in self.passed and self.n_barren >= PATIENCE
+    def is_hopeless(self, stage:str)->bool: return stage not in self.passed and self.n_left(stage) == 0
 
 # %% ../nbs/23_synthesis.ipynb #680cb442
 def _is_readable(row): return "error" not in row
@@ -679,7 +683,7 @@ class _Tally:
         written = [*self.drafts, *rows] if stage == "drafts" else self.drafts
         raise LLMError(explain_failure(self.llm, written, unreadable, self.n, self.given))
 
-# %% ../nbs/23_synthesis.ipynb #9b993c71
+# %% ../nbs/23_synthesis.ipynb #a3878a95
 @dataclass
 class _Run:
     "A run that asks for its own topics and questions"
@@ -712,7 +716,7 @@ class _Run:
         rows = questions(self.criterion, llm, self.topics_by_type, size.questions, self.seed, store, part, trial)
         new = [row for row in rows if row["question"] not in self.questions]
         self.questions |= {row["question"] for row in new}
-        self.tally.show(f"writing {len(new):,} drafts")
+        if new: self.tally.show(f"writing {len(new):,} drafts")
         drafts(self.criterion, llm, new, self.seed, store, watch=self.tally.take, part=part, trial=trial,
                **self.settings)
         return size.questions
@@ -743,7 +747,7 @@ def check_arguments(
         raise DataError(f"criterion {criterion.name!r} needs at least 2 seeds (question type, topic, question) "
                         f"to show the LLM; it has {len(criterion.seeds)}")
 
-# %% ../nbs/23_synthesis.ipynb #4dd4f8f2
+# %% ../nbs/23_synthesis.ipynb #a796b16b
 _TABLES = str, os.PathLike, Mapping, pd.DataFrame, Dataset, IterableDataset   # whose rows only `as_dicts` can read
 
 def _as_question_rows(questions, columns):
@@ -773,29 +777,36 @@ def _own_rows(criterion, rows, needed, columns):
     "Each of a user's rows once, with what is `needed`, and with id, topic and question_type"
     dicts = check_rows(rows, needed, columns)
     if not dicts: raise DataError(f"there are no rows: give at least one with {' and '.join(needed)}")
+    names = "id", "topic", "question_type", *needed
     unique = {}
     for row in dicts:
-        kept = {name: row[name] for name in ("id", "topic", "question_type", *needed) if name in row}
         key = str([row[name] for name in needed])
-        unique.setdefault(key, kept)
-    filled = fill_rows(list(unique.values()), criterion)
-    for row in filled: row |= dict(topic=str(row["topic"]), question_type=str(row["question_type"]))
-    _check_kinds(filled)
-    _warn_of_excluded(criterion, filled)
-    return filled
+        unique.setdefault(key, {name: row[name] for name in names if name in row})
+    own_rows = []
+    for row in fill_rows(list(unique.values()), criterion):
+        row |= dict(topic=str(row["topic"]), question_type=str(row["question_type"]))
+        own_rows.append({name: row[name] for name in names})
+    _check_kinds(own_rows)
+    _warn_of_excluded(criterion, own_rows)
+    return own_rows
 
-def _own_questions(criterion, questions, columns, calls):
-    "The rows of a user's questions; None where there are none"
-    if questions is None:
-        if columns: raise TypeError("columns= names the columns of questions=: give both, or neither")
-        return None
+def own_questions(
+    criterion:Criterion, # what the rows will be about
+    questions:Rows, # texts, or rows as `as_dicts` takes them
+    columns:Mapping|None=None, # our name → the user's, such as dict(question="prompt")
+    calls:str="one", # how drafts will be asked for
+)->list[dict]: # with id, topic, question_type and question
+    "A user's questions, each once"
     rows = _own_rows(criterion, _as_question_rows(questions, columns), ("question",), columns)
     return _question_rows(rows, calls)
 
-# %% ../nbs/23_synthesis.ipynb #bcc894ad
+# %% ../nbs/23_synthesis.ipynb #ba384ae9
 N_ROWS = 400   # of a run that is not told otherwise
 
-def _rows_wanted(n, own_rows):
+def rows_wanted(
+    n:int|None, # what the user asked for
+    own_rows:list|None, # what `own_questions` returned, if there are questions
+)->int:
     "The number of rows that a run should bring"
     if own_rows is None: return N_ROWS if n is None else int(n)
     if n is None: return len(own_rows)
@@ -820,7 +831,7 @@ def _own_rows_made(tally, n):
                       f"are {len(tally.rows):,} rows; {kept_in}. Some of the reasons:{_examples_of(lost)}")
     return tally.rows[:n]
 
-# %% ../nbs/23_synthesis.ipynb #5ded8b86
+# %% ../nbs/23_synthesis.ipynb #507948a9
 def total_usage(
     used:list, # what units cost: dicts, or None
 )->dict[str, float]: # calls, prompt_tokens, completion_tokens, seconds and cost
@@ -861,8 +872,9 @@ def synthesize(
     "Make rows of question, response, critique and correction"
     n_given = 1 if n is None else n
     check_arguments(criterion, n_given, seed, temperature, calls, max_tokens, seeds_needed=questions is None)
-    own_rows = _own_questions(criterion, questions, columns, calls)
-    n_wanted = _rows_wanted(n, own_rows)
+    if columns and questions is None: raise TypeError("columns= names the columns of questions=: give both, or neither")
+    own_rows = None if questions is None else own_questions(criterion, questions, columns, calls)
+    n_wanted = rows_wanted(n, own_rows)
     llm, seed = as_llm(llm).connect(), int(seed)
     settings = dict(temperature=float(temperature), calls=calls, max_tokens=int(max_tokens))
     made = dict(llm=llm.name, seed=seed, **settings, formats=formats_hash())
@@ -898,14 +910,21 @@ def write_corrections(
         corrected.append(new_row | dict(response=row["response"]))
     return corrected
 
-# %% ../nbs/23_synthesis.ipynb #53764b9d
+# %% ../nbs/23_synthesis.ipynb #df5c4d49
 def _correction_items(criterion, llm, max_tokens, rows):
     "A list of one row for each answer"
     return [[row] for row in write_corrections(criterion, llm, rows, max_tokens)]
 
-def _check_limit(criterion, max_tokens):
+def own_answers(
+    criterion:Criterion, # what they should meet
+    rows:Rows, # with question and response
+    columns:Mapping|None=None, # our name → the user's, such as dict(question="prompt", response="output")
+    max_tokens:int=512, # of the replies about them
+)->list[dict]: # with id, topic, question_type, question and response
+    "A user's answers, each pair of question and response once"
     check_criterion(criterion)
-    return check_positive("max_tokens", max_tokens)
+    check_positive("max_tokens", max_tokens)
+    return _own_rows(criterion, rows, ("question", "response"), columns)
 
 def correct(
     criterion:Criterion, # what the answers should meet
@@ -917,12 +936,10 @@ def correct(
     columns:Mapping|None=None, # our name → yours, such as dict(question="prompt", response="output")
 )->Dataset: # with COLUMNS; a pair of question and response that occurs twice has one row
     "Write critique and correction for answers at hand; what could not be read is in `out`"
-    max_tokens = _check_limit(criterion, max_tokens)
-    own_rows = _own_rows(criterion, rows, ("question", "response"), columns)
-    llm = as_llm(llm).connect()
+    own_rows = own_answers(criterion, rows, columns, max_tokens)
+    llm, n, max_tokens = as_llm(llm).connect(), len(own_rows), int(max_tokens)
     made = dict(llm=llm.name, temperature=0., max_tokens=max_tokens, formats=formats_hash(),
                 given=_describe_given("answers", own_rows))
-    n = len(own_rows)
     with _open_store(out, criterion, made, n) as store, _bar(criterion, n, progress) as bar:
         tally = _Tally(llm, n, store, bar, "answers")
         units = _draft_units(own_rows, 0, ["question", "response"])

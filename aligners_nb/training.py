@@ -11,7 +11,7 @@ __all__ = ['LLAMA_EXPONENT', 'OTHER_EXPONENT', 'MOST_LR', 'MOST_SEED', 'TASKS', 
            'is_main_process', 'memory_used', 'Live', 'nothing_was_learned', 'train', 'plot_log', 'get_weights',
            'set_weights', 'checkpoint_folder', 'remove_checkpoints']
 
-# %% ../nbs/30_training.ipynb #b3e3cbd1
+# %% ../nbs/30_training.ipynb #a2423f72
 import io
 import math
 import os
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -38,7 +37,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from .checks import check_positive
 from .criterion import DataError
-from .folders import expand, is_finished, new_folder, read_meta, to_json, write_file
+from .folders import expand, is_finished, new_folder, to_json, write_file
 
 # %% ../nbs/30_training.ipynb #a2b7cd9f
 LLAMA_EXPONENT, OTHER_EXPONENT = .781, .0775  # of the learning rate's decline with the width
@@ -139,7 +138,7 @@ class Collator:
         self.n_tokens += sum(len(example["input_ids"]) for example in examples)
         return collate(examples, self.pad)
 
-# %% ../nbs/30_training.ipynb #5254bea5
+# %% ../nbs/30_training.ipynb #7810aae2
 def bf16(
     device:torch.device, # where training runs
 )->bool:
@@ -159,10 +158,10 @@ class LossLog(TrainerCallback):
         self.patience = patience
         self.rows:list[dict] = []
         self.seconds = 0.                # of training before this process began
-        self.loss_before = None          # validation loss of the untrained model
+        self.loss_before:float|None = None   # validation loss of the untrained model
         self.least_loss = math.inf       # smallest validation loss so far
         self.n_worse = 0                 # measurements since then
-        self.best_weights = None         # the weights that had it
+        self.best_weights:dict|None = None   # the weights that had it
 
     def on_train_begin(self, args, state, control, **kwargs): self.start = time.time()-self.seconds
 
@@ -181,16 +180,18 @@ class LossLog(TrainerCallback):
         self.rows.append(row)
 
 def _check_finite(name, loss, args, state):
+    "`DataError` for a loss that is no finite number"
     if math.isfinite(loss): return
     raise _diverged(f"(the {name} is {loss} at step {state.global_step} of {state.max_steps})", args.learning_rate)
 
-# %% ../nbs/30_training.ipynb #83ea6b81
+# %% ../nbs/30_training.ipynb #9048901e
 N_LOGS = 40           # rows in the log of a run
 N_MEASUREMENTS = 5    # of the validation loss in a run, at least
 
 def _arguments(model, n_examples, folder, settings, validates, kwargs):
     "The `TrainingArguments` of a run that writes nothing but temporary files to `folder`"
-    chosen = dict(default_settings(model), **{name: value for name, value in settings._asdict().items() if value})
+    given = {name: value for name, value in settings._asdict().items() if value is not None}
+    chosen = {**default_settings(model), **given}
     epochs, batch_size = chosen["epochs"], chosen["batch_size"]
     n_steps = max(1, round(epochs*n_examples/batch_size))
     schedule = dict(num_train_epochs=epochs, learning_rate=chosen["lr"], lr_scheduler_type="cosine",
@@ -285,7 +286,7 @@ def _check_weights(model, lr):
         if weights.requires_grad and not weights.isfinite().all():
             raise _diverged(f"(weights of {name.split('.lora_')[0]} are not finite numbers)", lr)
 
-# %% ../nbs/30_training.ipynb #79860489
+# %% ../nbs/30_training.ipynb #746e3f02
 LINE_SECONDS = 30   # between two lines, where no bar can be shown
 PLOT_SECONDS = 2    # between two plots
 
@@ -315,7 +316,8 @@ class _Plot:
             warnings.warn(f"the losses can't be plotted: {error!r:.200}")
 
     def _draw(self, rows):
-        from IPython.display import Image, display
+        from IPython.core.display import Image
+        from IPython.display import display
         figure, file = Figure(figsize=(5, 2.4), layout="constrained"), io.BytesIO()
         plot_log(rows, figure.subplots())
         figure.savefig(file, format="png")
@@ -364,34 +366,38 @@ class Live(TrainerCallback):
         if rows: texts["loss"] = f"{rows[-1]['loss']:.3f}"
         measured = [row["validation_loss"] for row in rows if "validation_loss" in row]
         if measured: texts["validation"] = f"{measured[-1]:.3f}"
-        n_tokens = self.collator.n_tokens*args.world_size      # 0 where other processes collate
-        if n_tokens: texts["tokens/s"] = f"{n_tokens/(time.time()-self.start):,.0f}"
-        return dict(texts, device=str(args.device), memory=f"{memory_used(args.device)/1e9:.1f} GB")
+        n_tokens = self.collator.n_tokens*args.world_size      # 0 where workers of the loader collate
+        seconds = time.time()-self.start
+        if n_tokens: texts["tokens/s"] = f"{n_tokens/seconds:,.0f}"
+        texts["device"] = str(args.device)
+        texts["memory"] = f"{memory_used(args.device)/1e9:.1f} GB"
+        return texts
 
     def line(self, args, state)->str:
         "The state of the run as a line"
-        n_steps = state.global_step-self.first_step
-        seconds_left = (time.time()-self.start)/max(1, n_steps)*(state.max_steps-state.global_step)
+        seconds_per_step = (time.time()-self.start)/max(1, state.global_step-self.first_step)
+        seconds_left = seconds_per_step*(state.max_steps-state.global_step)
         figures = ", ".join(f"{name} {text}" for name, text in self.figures(args).items())
         return (f"{self.description}: step {state.global_step} of {state.max_steps}, {figures}, "
                 f"{seconds_left/60:.0f} min left")
 
-# %% ../nbs/30_training.ipynb #c45d0238
-LEAST_GAIN = .03   # the fraction of the first losses by which the last ones must be lower
+# %% ../nbs/30_training.ipynb #8916d1dd
+LEAST_GAIN = .02   # the fraction of the first losses by which the last ones must be lower
 
 def nothing_was_learned(
     rows:list, # a log
 )->str: # "" for a run that has learned something
     "The reason to believe that a run has taught nothing: its losses do not fall"
-    if "validation_loss_before" in rows[0]:
-        before = rows[0]["validation_loss_before"]
-        least = min(row["validation_loss"] for row in rows if "validation_loss" in row)
-        if least >= before: return f"the validation loss was {before:.3f} before training and never lower than {least:.3f}"
+    measured = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    if measured:
+        before, least = rows[0].get("validation_loss_before", math.inf), min(measured)
+        if least >= before: return f"the validation loss was {before:.3f} before training, {least:.3f} at best since"
     n_rows = len(rows)//10
     if n_rows == 0: return ""          # too few to tell
-    first, last = [sum(row["loss"] for row in part)/n_rows for part in (rows[:n_rows], rows[-n_rows:])]
+    losses = [row["loss"] for row in rows]
+    first, last = sum(losses[:n_rows])/n_rows, sum(losses[-n_rows:])/n_rows
     if first-last >= LEAST_GAIN*abs(first): return ""
-    return f"the loss was {first:.3f} at first and is {last:.3f} at last"
+    return f"the loss was {first:.3f} at first and {last:.3f} at last"
 
 def _warn_if_nothing_was_learned(rows, lr):
     if reason := nothing_was_learned(rows):
@@ -447,7 +453,20 @@ def train(
     _warn_if_nothing_was_learned(log.rows, arguments.learning_rate)
     return log.rows
 
-# %% ../nbs/30_training.ipynb #088a0787
+# %% ../nbs/30_training.ipynb #7ebd25c0
+def _draw_losses(ax, rows, name):
+    "Draw the losses of one log, and the validation losses as a dashed line of the same colour"
+    epochs = [row["epoch"] for row in rows]
+    losses = [row["loss"] for row in rows]
+    line = ax.plot(epochs, losses, label=name or "training")[0]
+    measured = [row for row in rows if "validation_loss" in row]
+    if not measured: return
+    before = rows[0].get("validation_loss_before", math.nan)
+    epochs = [0, *(row["epoch"] for row in measured)]
+    losses = [before, *(row["validation_loss"] for row in measured)]
+    label = f"{name}, validation" if name else "validation"
+    ax.plot(epochs, losses, "o--", color=line.get_color(), markersize=3, label=label)
+
 def plot_log(
     log:list|dict, # a log, or a dict of name → log
     ax:Any=None, # matplotlib axes to draw on; None: new ones
@@ -455,14 +474,13 @@ def plot_log(
     "The loss by epoch"
     if ax is None: ax = plt.subplots(figsize=(5, 2.4), layout="constrained")[1]
     logs = log if isinstance(log, dict) else {"": log}
-    for name, rows in logs.items():
-        ax.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], label=name)
-    ax.set(xlabel="epoch", ylabel="training loss")
+    for name, rows in logs.items(): _draw_losses(ax, rows, name)
+    ax.set(xlabel="epoch", ylabel="loss")
     ax.spines[["top", "right"]].set_visible(False)
-    if isinstance(log, dict): ax.legend(frameon=False)
+    if len(ax.lines) > 1: ax.legend(frameon=False)
     return ax
 
-# %% ../nbs/30_training.ipynb #595cd02a
+# %% ../nbs/30_training.ipynb #414b9f9e
 @patch
 def evaluate(self:_Trainer, *args, **kwargs)->dict: # with eval_loss
     "The mean loss of the validation examples"
@@ -472,7 +490,8 @@ def evaluate(self:_Trainer, *args, **kwargs)->dict: # with eval_loss
     with torch.no_grad():
         for batch, counts in self.validation_batches():
             batch = self._prepare_inputs(batch)
-            loss, n_learned = self.batch_loss(model, batch).double(), self.n_learned(batch).to(sums)
+            loss = self.batch_loss(model, batch).double()
+            n_learned = self.n_learned(batch).to(sums)
             sums += counts*torch.stack([loss*n_learned, n_learned])
     loss_sum, n_learned = self.accelerator.reduce(sums, "sum").tolist()
     metrics = dict(eval_loss=loss_sum/n_learned)
@@ -504,12 +523,15 @@ def on_evaluate(self:LossLog, args, state, control, model, metrics, **kwargs):
     self.n_worse += 1
     control.should_training_stop |= self.n_worse >= self.patience
 
-# %% ../nbs/30_training.ipynb #625aefcd
+# %% ../nbs/30_training.ipynb #500bd71f
 def get_weights(
     model:Any, # a model of which some weights are trained
 )->dict: # name → tensor
     "A copy of the weights that are trained"
-    return {name: weights.detach().cpu().clone() for name, weights in model.named_parameters() if weights.requires_grad}
+    weights = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad: weights[name] = parameter.detach().cpu().clone()
+    return weights
 
 def set_weights(
     model:Any, # a model of which some weights are trained
@@ -520,7 +542,7 @@ def set_weights(
     with torch.no_grad():
         for name, tensor in weights.items(): parameters[name].copy_(tensor)
 
-# %% ../nbs/30_training.ipynb #d38e8a72
+# %% ../nbs/30_training.ipynb #b77bba0a
 CHECKPOINT_SECONDS = 60      # between two checkpoints, at least
 CHECKPOINT_FRACTION = .1     # of a run between two checkpoints
 CHECKPOINT_FILES = "training.pt", "trainer_state.json", "scaler.pt"
@@ -539,11 +561,11 @@ def remove_checkpoints(
 ):
     "Remove the checkpoint of a run whose result is safe, and the folder if it is empty then"
     if folder is None or not is_main_process() or not expand(folder).is_dir(): return
-    for path in expand(folder).iterdir():
-        if path.name == key or path.name.startswith(f".scratch-{key}-"): shutil.rmtree(path, ignore_errors=True)
-    if not any(expand(folder).iterdir()): expand(folder).rmdir()
+    folder = expand(folder)
+    for path in [folder/key, *folder.glob(f".scratch-{key}-*")]: shutil.rmtree(path, ignore_errors=True)
+    if not any(folder.iterdir()): folder.rmdir()
 
-# %% ../nbs/30_training.ipynb #cb620c1a
+# %% ../nbs/30_training.ipynb #75ded2ea
 class _Clock(TrainerCallback):
     "Says when a checkpoint is due"
     def __init__(self, trainer):
@@ -566,11 +588,10 @@ def _is_checkpoint_file(name): return name in CHECKPOINT_FILES
 
 def _warn_of_other_runs(folder, key):
     "A warning where other runs were interrupted"
-    others = [path.parent for path in folder.glob("*/run.json") if path.parent.name != key]
+    others = {path.parent.name for path in folder.glob("*/run.json")} - {key}
     if not others: return
-    names = ", ".join(sorted(path.name for path in others))
-    warnings.warn(f"{folder} also holds the checkpoint of another training ({names}). It is left alone: finish it with "
-                  "the call that began it, or delete the folder", stacklevel=5)
+    warnings.warn(f"{folder} also holds the checkpoint of another training ({', '.join(sorted(others))})"
+                  ". It is left alone: finish it with the call that began it, or delete it", stacklevel=5)
 
 @patch
 def train_with_checkpoints(self:_Trainer, folder, key):
@@ -581,13 +602,17 @@ def train_with_checkpoints(self:_Trainer, folder, key):
         return self.train()
     self.place, self.run_key = expand(folder)/key, key
     self.epoch_order, self.checkpoint = None, None
-    with self.accelerator.main_process_first(): resumes = is_finished(self.place, key, "run.json")
+    try:
+        with self.accelerator.main_process_first(): resumes = is_finished(self.place, key, "run.json")
+    except DataError as error:                   # nothing can be written there: the training is worth more
+        warnings.warn(f"this training writes no checkpoints: {error}")
+        return self.train()
     _warn_of_other_runs(self.place.parent, key)
     self.add_callback(_Clock(self))
     if resumes: self.args.eval_on_start = False
     return self.train(resume_from_checkpoint=str(self.place) if resumes else None)
 
-# %% ../nbs/30_training.ipynb #e5117636
+# %% ../nbs/30_training.ipynb #b4b53468
 @patch
 def begin_epoch(self:_Trainer):
     "Remember the state from which the order of the epoch is drawn, or put it back in the epoch that is resumed"
@@ -602,10 +627,11 @@ def _random_states():
 def _save_checkpoint(self:_Trainer, model, trial):
     random_states = gather_object([_random_states()])      # one of each process
     if not self.args.should_save: return
-    log, is_between_epochs = self.log_of_losses, self.state.epoch == int(self.state.epoch)
+    order = self.epoch_order
+    if self.state.epoch == int(self.state.epoch): order = self.order.get_state()     # between two epochs
     checkpoint = dict(weights=get_weights(self.model), optimizer=self.optimizer.state_dict(),
-                      scheduler=self.lr_scheduler.state_dict(), random_states=random_states, log=log.to_dict(),
-                      order=self.order.get_state() if is_between_epochs else self.epoch_order)
+                      scheduler=self.lr_scheduler.state_dict(), random_states=random_states, order=order,
+                      log=self.log_of_losses.to_dict())
     about = dict(format=2, fingerprint=self.run_key, step=self.state.global_step, of=self.state.max_steps)
     try:
         with new_folder(self.place, "run.json", _is_checkpoint_file) as scratch:
@@ -632,7 +658,7 @@ def _load_optimizer_and_scheduler(self:_Trainer, folder):
 def _load_rng_state(self:_Trainer, folder):
     if folder is None: return
     states = self.checkpoint["random_states"]
-    state = states[min(self.args.process_index, len(states)-1)]
+    state = states[self.args.process_index % len(states)]     # others go on with another number of processes
     torch.set_rng_state(state["cpu"])
     if state["cuda"]: torch.cuda.set_rng_state_all(state["cuda"])
 

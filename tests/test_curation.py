@@ -58,8 +58,8 @@ CHAT = dict(ROW, question=[dict(role="user", content="How long?")])
 
 
 @pytest.mark.parametrize("rows, why", [
-    ([], "no rows to curate"), ([ROW, dict(ROW, critique=None)], "row 1 lacks critique; rows need id, criterion"),
-    ([dict(question="Q")], "row 0 lacks id, criterion, topic, question_type, response, critique, correction"),
+    ([], "no rows to curate"), ([ROW, dict(ROW, correction=None)], "row 1 has no correction, only id, criterion"),
+    ([dict(question="Q")], "row 0 has no response, only question: rows need question, response and correction"),
     ([dict(ROW, correction=8)], "row 0: correction must be a text; got 8"), (["How long?"], "row 0 must be a dict"),
     ([dict(ROW, question=5)], "question must be a text or a list of chat messages; got 5"),
     ([dict(ROW, question=[])], "question must be a text or"), ([dict(ROW, question=["Q"])], "question must be a text"),

@@ -109,7 +109,7 @@ def test_without_a_good_answer_harm_is_a_dash():
 
 @pytest.mark.parametrize("rows, why", [
     ([], "no rows to evaluate"),
-    ([dict(q=1)], "needs question and response; row 0 has q"),
+    ([dict(q=1)], 'row 0 has no question, only q: type columns=dict.question="q"'),
     ([ROW, dict(question="When?", response=None)], "row 1 has response=None"),
     ([dict(question=3, response="At nine.")], "row 0: ")])
 def test_rows_are_checked_before_anything_is_judged(rows, why):

@@ -114,7 +114,7 @@ def test_an_inspector_without_calibration_says_so():
 
 def bare_code(folder):
     "The part of a card's code that needs PEFT and transformers alone"
-    code = re.search("```python\n(.*)```", (folder/"README.md").read_text(), re.S)[1]
+    code = re.search("```python\n(.*?)```", (folder/"README.md").read_text(), re.S)[1]
     assert code.count("aligners_nb") == 1  # in the first line
     return code.split("# the same with peft and transformers alone\n")[1]
 

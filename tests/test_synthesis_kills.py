@@ -8,14 +8,14 @@ import signal
 import time
 
 import pytest
-from server import scripted, serving
+from server import WORDS, scripted, serving
 
 from aligners_nb import town
 from aligners_nb.criterion import Criterion
 from aligners_nb.endpoint import Endpoint
 from aligners_nb.llm import Replay
 from aligners_nb.local import as_llm
-from aligners_nb.synthesis import synthesize
+from aligners_nb.synthesis import correct, synthesize
 
 try: import openai                 # noqa: F401 (once, before the forks)
 except ImportError: openai = None
@@ -31,6 +31,9 @@ class Scribe(Replay):
 
     def _complete(self, prompts, seeds, **kwargs):
         return [scripted(prompt, seed) for prompt, seed in zip(prompts, seeds)]
+
+    def _chat(self, conversations, seeds, **kwargs):
+        return [scripted(str(messages), seed) for messages, seed in zip(conversations, seeds)]
 
 
 def size_of(file): return file.stat().st_size if file.exists() else 0
@@ -66,9 +69,14 @@ def read_lines(folder):
 
 def assert_undisturbed(out, llm, criterion, n, **settings):
     "The rows and the units of a killed run are those of one that was not disturbed"
+    def make(folder): return synthesize(criterion, llm, n=n, out=folder, progress=False, **settings)
+    assert_same_as_calm(out, make, n)
+
+
+def assert_same_as_calm(out, make, n):
     calm = out.with_name("calm")
-    rows = synthesize(criterion, llm, n=n, out=calm, progress=False, **settings).to_list()
-    assert synthesize(criterion, llm, n=n, out=out, progress=False, **settings).to_list() == rows
+    rows = make(calm).to_list()
+    assert make(out).to_list() == rows
     assert len({row["id"] for row in rows}) == n
     (killed_meta, *killed_lines), (calm_meta, *calm_lines) = read_lines(out), read_lines(calm)
     killed_units = {line["unit"]: line["rows"] for line in killed_lines}
@@ -95,6 +103,32 @@ def test_grown(tmp_path):
     assert run_and_kill(make, out, 5, 30_000, random.Random(4)) >= 3
     assert_undisturbed(out, Scribe(), polite, 500)
     assert synthesize(polite, Replay([], "scribe"), n=150, out=out, progress=False).to_list() == first
+
+
+QUESTIONS = [f"What should I know about {first} and {second}?" for first in WORDS for second in WORDS]
+ANSWERS = [dict(question=question, response=f"Nothing, fool {i}.") for i, question in enumerate(QUESTIONS)]
+
+
+def answer(llm, out): return synthesize(polite, llm, questions=QUESTIONS, out=out, progress=False)
+def mend(llm, out): return correct(polite, ANSWERS, llm, out=out, progress=False)
+
+
+@pytest.mark.parametrize("verb", [answer, mend])
+def test_questions_and_answers_at_hand(tmp_path, verb):
+    out = tmp_path/"killed"
+    def make(): verb(Scribe(), out)
+    assert run_and_kill(make, out, 5, 30_000, random.Random(5)) >= 3
+    assert_same_as_calm(out, lambda folder: verb(Scribe(), folder), len(QUESTIONS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", [answer, mend])
+def test_questions_and_answers_at_hand_through_a_server(tmp_path, verb):
+    out = tmp_path/"killed"
+    with serving() as server:
+        def make(): verb(Endpoint(server.url), out)
+        assert run_and_kill(make, out, 20, 12_000, random.Random(6)) >= 10
+        assert_same_as_calm(out, lambda folder: verb(Endpoint(server.url), folder), len(QUESTIONS))
 
 
 @pytest.mark.slow
