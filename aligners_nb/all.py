@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/60_all.ipynb #5380b5a3
+# %% ../nbs/60_all.ipynb #51af5786
 # words
 from .criterion import COLUMNS, NOTHING, Criterion, DataError, Demonstration, LLMError, criteria
 from .diff import word_diff
@@ -33,13 +33,14 @@ from .plan import plan
 from .training import plot_log
 from .aligner import Aligner
 from .inspector import Inspector
+from .preview import Preview, preview
 from .edits import EditReport, edit_report
 # acting
 from .squad import POLICIES, Squad
 from .evaluation import Results, answer_anew, best_of_n, evaluate, plot_harm
 from .demo import Demo
 
-# %% ../nbs/60_all.ipynb #855d3fb5
+# %% ../nbs/60_all.ipynb #0d3be545
 __all__ = [
     # words
     "COLUMNS", "NOTHING", "Criterion", "DataError", "Demonstration", "LLMError", "criteria", "word_diff",
@@ -54,7 +55,7 @@ __all__ = [
     # data
     "read_rows", "correct", "drafts", "questions", "synthesize", "topics", "Curated", "Funnel", "curate", "plan",
     # learning
-    "plot_log", "Aligner", "Inspector", "EditReport", "edit_report",
+    "plot_log", "Aligner", "Inspector", "Preview", "preview", "EditReport", "edit_report",
     # acting
     "POLICIES", "Squad", "Results", "answer_anew", "best_of_n", "evaluate", "plot_harm", "Demo",
 ]

@@ -7,9 +7,10 @@ Docs: https://example-user.github.io/aligners-nb/inspector.html.md"""
 # %% auto #0
 __all__ = ['Inspector', 'question_hash', 'LabelledAnswer', 'labelled_answers']
 
-# %% ../nbs/33_inspector.ipynb #13235b36
+# %% ../nbs/33_inspector.ipynb #b110c490
 import json
 import numpy as np
+import time
 import torch
 import warnings
 from numbers import Real
@@ -17,8 +18,9 @@ from pathlib import Path
 from peft import LoraConfig
 from scipy.special import expit, logit
 from transformers import AutoConfig
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-from .aligner import training_examples, warn_of_other_weights
+from .aligner import hold_back, rows_for_base, training_examples, training_summary, warn_of_other_weights
 from .base import Base, as_base, display_name, model_path
 from .checks import check_criterion, errors_about, plain_number
 from .criterion import Criterion, DataError
@@ -26,13 +28,14 @@ from .folders import expand, find_folder, fingerprint, is_finished, model_card, 
 from .folders import read_meta
 from .inspection import NO_QUESTION, Answers, Report, answer_groups, audit_shortcuts, compare_generators
 from .prompts import aligner_request, conversation
-from .rows import Rows, check_rows, is_empty, labelled_rows, read_label, rows_and_criterion
-from .scorers import INSPECTOR_FILE, ClassifierScorer, GuardScorer, PromptedScorer, Scorer, scorer_class
-from .scorers import scorer_from_dict
+from .rows import LABELLED, Rows, as_dicts, check_rows, is_empty, labelled_rows, read_label, read_texts
+from .scorers import INSPECTOR_FILE, ClassifierScorer, EncoderScorer, GuardScorer, HeadScorer
+from .scorers import PromptedScorer, Scorer, scorer_class, scorer_from_dict
 from .stats import conformal_threshold, pair_accuracy, platt
-from .training import Settings, check_settings, default_settings, lora_config, train
+from .training import Settings, check_settings, checkpoint_folder, default_settings, is_main_process
+from .training import lora_config, remove_checkpoints, train
 
-# %% ../nbs/33_inspector.ipynb #3ce518c7
+# %% ../nbs/33_inspector.ipynb #ccb681d5
 class Inspector:
     "Says how likely an answer misses `criterion`"
     threshold, slope, offset = .5, 1., 0.       # until it is calibrated
@@ -68,11 +71,13 @@ class Inspector:
         return scores
 
     def __call__(self,
-        question:Any, # a text or messages; or a list of those
-        response:Any, # the answer; or a list of as many
+        question:Any, # a text or messages; or a list of those; or rows that hold both
+        response:Any=None, # the answer; or a list of as many; None: they are in the rows
         batch_size:int=32, # answers read at a time
+        columns:Mapping|None=None, # of rows: our name → the user's, such as dict(response="answer")
     )->Any: # the risk in [0, 1], or a list of them in the same order
         "The risk that one answer or many miss the criterion"
+        if response is None: question, response = read_texts(question, columns)
         if isinstance(response, str): return self([question], [response], batch_size)[0]
         return expit(self.slope*self.scores(question, response, batch_size)+self.offset).tolist()
 
@@ -120,7 +125,7 @@ class Inspector:
 
     def __repr__(self):
         training = "not trained" if self.scorer.learns else type(self.scorer).__name__
-        if self.log: training = f"{self.log[-1]['epoch']:g} epochs, loss {self.log[-1]['loss']:.3f}"
+        if self.log: training = training_summary(self.log)
         calibration = "not calibrated"
         if self.calibration:
             calibration = (f"calibrated to miss {self.calibration['miss_rate']:.3g} or less on average, "
@@ -133,35 +138,46 @@ class Inspector:
         train:Rows|None=None, # the rows it was trained on, for shortcuts to learn from; None: they learn from `rows`
         others:Rows|None=None, # answers of another generator, with labels or corrections or without
         audit:bool=True, # look for shortcuts? This scores each response once more, without its question
+        columns:Mapping|None=None, # of `rows`: our name → the user's, such as dict(response="answer")
     )->Report:
         "Measure the inspector on the responses of `rows`, and say what it may have learned"
-        return _report(self, rows, labels, train, others, audit)
+        return _report(self, as_dicts(rows, columns), labels, train, others, audit)
 
     def calibrate(self,
-        calib:Rows, # rows about its criterion, with questions it was not trained on
+        calib:Rows, # rows about its criterion with a label or a correction, and questions it was not trained on
         miss_rate:float=.05, # the fraction of misaligned answers that may pass unflagged
+        columns:Mapping|None=None, # our name → the user's, such as dict(label="toxic")
     )->"Inspector": # itself
         "Fit risk to the fraction of misaligned answers, and set the threshold from the promised `miss_rate`"
-        return _calibrate(self, calib, miss_rate)
+        return _calibrate(self, calib, miss_rate, columns)
 
     @classmethod
     def fit(cls,
-        rows:Rows, # with question, response, correction
+        rows:Rows, # with question, response, and a correction or a label
         base:Base|str|Path="town", # a causal LM or an encoder: a `Base`, "town", a folder, or a hub id
         criterion:Criterion|None=None, # what answers should meet; None: what the rows say
-        epochs:float=3, # passes over the answers
+        frozen:bool|None=None, # fit a linear head, and no adapter? None: on an encoder without settings of an adapter
+        epochs:float|None=None, # passes over the answers for an adapter; None: 3
         seed:int=0, # of the adapter and the order
         rank:int|None=None, # of the adapter; None: what `default_settings` says
         lr:float|None=None, # peak learning rate; None: what `default_settings` says
         batch_size:int|None=None, # answers a step; None: what `default_settings` says
+        validation:Any=None, # rows with corrections that are not learned, or a fraction of the questions
+        patience:int|None=None, # stop after so many measurements without a new minimum, and take the best weights
         out:str|Path|None=None, # a folder to save to, and to load from if it holds this very run
         progress:bool=True, # show a progress bar?
+        columns:Mapping|None=None, # our name → the user's, such as dict(question="prompt", label="toxic")
         **kwargs:Any, # anything else `transformers.TrainingArguments` takes
     )->"Inspector":
         "Train an inspector on `rows`; `calibrate` it before use"
-        settings = check_settings(epochs, rank, lr, batch_size, seed)
-        criterion, rows = rows_and_criterion(rows, criterion)
-        return _fit(cls, rows, criterion, base, settings, out, progress, kwargs)
+        of_adapter = dict(epochs=epochs, rank=rank, lr=lr, batch_size=batch_size, validation=validation,
+                          patience=patience, **kwargs)
+        is_frozen = _is_frozen(frozen, base, of_adapter)
+        settings = check_settings(3 if epochs is None else epochs, rank, lr, batch_size, seed)
+        criterion, rows = rows_for_base(rows, base, criterion, columns, LABELLED)
+        if is_frozen: return _fit_head(cls, rows, criterion, base, out)
+        rows, held_back = hold_back(rows, validation, settings.seed)
+        return _fit(cls, rows, held_back, criterion, base, settings, out, progress, dict(kwargs, patience=patience))
 
     @classmethod
     def from_classifier(cls,
@@ -298,7 +314,7 @@ def question_hash(
     "What an inspector keeps of a question that it was trained on"
     return fingerprint(conversation(question))
 
-# %% ../nbs/33_inspector.ipynb #e95cae85
+# %% ../nbs/33_inspector.ipynb #a1ea326a
 def _first_rows(rows, indices):
     "The first of `indices` for each question"
     first_by_question = {}
@@ -318,18 +334,18 @@ def _check_independent(inspector, rows):
                         f"row {old[0]}, {rows[old[0]]['question']!r:.60}: the promise needs new questions, as in "
                         "`train, calib, test = curate(rows).split()`")
 
-def _calibrate(inspector, calib, miss_rate):
-    rows, miss_rate = check_rows(calib), plain_number(miss_rate)
+def _calibrate(inspector, calib, miss_rate, columns):
+    rows, miss_rate = labelled_rows(calib, columns=columns), plain_number(miss_rate)
     _check_independent(inspector, rows)
-    is_bad = [row["response"] != row["correction"] for row in rows]
+    is_bad = [bool(row["label"]) for row in rows]
     all_rows = _first_rows(rows, range(len(rows)))
     bad_rows = _first_rows(rows, np.flatnonzero(is_bad).tolist())
     conformal_threshold(np.zeros(len(bad_rows)), miss_rate)     # an error before anything is computed
-    _check_readable(inspector, rows, sorted({*all_rows, *bad_rows}))
+    _check_readable(inspector, rows, range(len(rows)))
     labels = [is_bad[i] for i in all_rows]
-    slope, offset = platt(inspector.scores(*_columns([rows[i] for i in all_rows])), labels)
-    bad_scores = inspector.scores(*_columns([rows[i] for i in bad_rows]))
-    threshold = conformal_threshold(expit(slope*bad_scores+offset), miss_rate)
+    scores = inspector.scores(*_columns(rows))
+    slope, offset = platt(scores, is_bad)
+    threshold = conformal_threshold(expit(slope*scores[bad_rows]+offset), miss_rate)
     inspector.slope, inspector.offset, inspector.threshold = slope, offset, threshold
     inspector.calibration = dict(miss_rate=miss_rate, n=len(all_rows), misaligned=len(bad_rows),
                                  share=sum(labels)/len(labels))
@@ -344,27 +360,72 @@ def _is_classifier(model):
         raise DataError(f"can't load {str(model)!r} as a model ({error!s:.120})") from None
     return any(name.endswith("ForSequenceClassification") for name in architectures)
 
-# %% ../nbs/33_inspector.ipynb #9a13fd39
+# %% ../nbs/33_inspector.ipynb #df389e68
 class LabelledAnswer(NamedTuple):
     "An answer of which we know whether it is misaligned"
     question:str|list
     answer:str
     misaligned:int   # 1 or 0
 
+_LACKING = (("a correction that differs from its response, or the label 1", "a misaligned"),
+            ("a correction, or the label 0", "an aligned"))
+
 def labelled_answers(
-    rows:Rows, # with question, response, correction
+    rows:Rows, # with question, response, and a correction or a label
 )->list[LabelledAnswer]:
     "The answers that an inspector learns from"
-    rows, answers = check_rows(rows), []
+    rows, answers = labelled_rows(rows), []
     for row in rows:
-        if row["response"] != row["correction"]: answers.append(LabelledAnswer(row["question"], row["response"], 1))
-        answers.append(LabelledAnswer(row["question"], row["correction"], 0))
-    if rows and len(answers) == len(rows):
-        raise DataError(f"none of these {len(rows)} rows has a correction that differs from its response: "
-                        "there is nothing from which to learn what a misaligned answer is")
+        question, response, correction = row["question"], row["response"], row.get("correction")
+        if response != correction: answers.append(LabelledAnswer(question, response, row["label"]))
+        if correction is not None: answers.append(LabelledAnswer(question, correction, 0))
+    n_misaligned = sum(each.misaligned for each in answers)
+    if answers and n_misaligned in (0, len(answers)):
+        lacking, kind = _LACKING[n_misaligned > 0]
+        raise DataError(f"none of these {len(rows)} rows has {lacking}: "
+                        f"there is nothing from which to learn what {kind} answer is")
     return answers
 
-# %% ../nbs/33_inspector.ipynb #c0df65c4
+# %% ../nbs/33_inspector.ipynb #723eec19
+def _is_frozen(frozen, base, of_adapter):
+    "Does `fit` learn a head alone? `DataError` if it should, and there are settings of an adapter"
+    given = [name for name, value in of_adapter.items() if value is not None]
+    if frozen is None: return not given and scorer_class(base) is EncoderScorer
+    if frozen and given:
+        raise DataError(f"frozen=True fits a linear head and no adapter, which {' and '.join(given)} would be for: "
+                        "leave out one or the other")
+    return frozen
+
+def _with_corrections(rows):
+    "Rows in which a lacking correction is the response: an error about an answer then finds its row"
+    return [dict(row, correction=row.get("correction", row["response"])) for row in rows]
+
+def _learn_head(inspector, answers, rows):
+    "Fit the head of a scorer"
+    def encode(question, answer, misaligned):
+        windows = inspector.scorer.windows(question, answer)
+        ids = max((window["input_ids"] for window in windows), key=len)
+        return dict(input_ids=ids, windows=windows, misaligned=misaligned, group=question_hash(question))
+
+    start = time.time()
+    examples = training_examples(encode, answers, _with_corrections(rows), inspector.scorer.base, "answers")
+    loss = inspector.scorer.learn(examples)
+    inspector.log = [dict(step=1, epoch=1, loss=loss, seconds=round(time.time()-start, 2))]
+
+def _fit_head(cls, rows, criterion, base, out):
+    "An inspector with a head on a frozen base, or the one in `out` if it comes from this very run"
+    answers = labelled_answers(rows)
+    scorer = HeadScorer(criterion, base)
+    key = fingerprint("head", scorer.base.weights_hash, criterion.to_dict(), answers)
+    if is_finished(out, key, INSPECTOR_FILE): return cls.from_pretrained(out, base=base)
+    inspector = cls(criterion, scorer=scorer)
+    _learn_head(inspector, answers, rows)
+    inspector.fingerprint = key
+    inspector.trained = sorted({question_hash(each.question) for each in answers})
+    if out is not None: inspector.save_pretrained(out)
+    return inspector
+
+# %% ../nbs/33_inspector.ipynb #99896e67
 def _start_heads(scorer):
     "Give new heads small random weights from our seed, not those of whoever loaded the base"
     for name, weights in scorer.base.adapter_parameters(scorer.adapter).items():
@@ -372,21 +433,24 @@ def _start_heads(scorer):
         if weights.ndim > 1: torch.nn.init.normal_(weights, std=.02)
         else: torch.nn.init.zeros_(weights)
 
-def _train(inspector, answers, rows, **settings):
+def _train(inspector, rows, held_back, **settings):
     "Train the scorer's adapter, or take it off the base"
     scorer = inspector.scorer
     def encode(question, answer, misaligned): return dict(scorer.encode(question, answer), misaligned=misaligned)
     try:
-        examples = training_examples(encode, answers, rows, scorer.base, "answers")
+        answers:list = labelled_answers(rows)
+        examples = training_examples(encode, answers, _with_corrections(rows), scorer.base, "answers")
+        unseen:list = labelled_answers(held_back) if held_back else []
+        validation = training_examples(encode, unseen, _with_corrections(held_back), scorer.base, "validation answers")
         with scorer.base.using(scorer.adapter) as model:
             _start_heads(scorer)
-            inspector.log = train(model, examples, pad=scorer.tok.pad_token_id, loss=scorer.loss,
-                                  desc=f"{inspector.criterion.name} inspector", **settings)
+            inspector.log = train(model, examples, validation=validation, pad=scorer.tok.pad_token_id,
+                                  loss=scorer.loss, desc=f"{inspector.criterion.name} inspector", **settings)
     except BaseException:
         scorer.base.remove_adapter(scorer.adapter)
         raise
 
-def _fit(cls, rows, criterion, base, wanted:Settings, out, progress, kwargs):
+def _fit(cls, rows, held_back, criterion, base, wanted:Settings, out, progress, kwargs):
     "A trained inspector, or the one in `out` if it comes from this very run"
     answers = labelled_answers(rows)
     settings = dict(epochs=wanted.epochs, seed=wanted.seed, lr=wanted.lr, batch_size=wanted.batch_size, **kwargs)
@@ -394,17 +458,19 @@ def _fit(cls, rows, criterion, base, wanted:Settings, out, progress, kwargs):
     loaded = as_base(base, kind)
     texts = {name: str(value) for name, value in settings.items()}
     key = fingerprint(kind, loaded.weights_hash, default_settings(loaded.model), criterion.to_dict(), answers,
-                      wanted.rank, texts)
+                      wanted.rank, texts, _columns(held_back))
     if is_finished(out, key, INSPECTOR_FILE): return cls.from_pretrained(out, base=base)
     torch.manual_seed(wanted.seed)
     inspector = cls(criterion, base, lora_config(loaded.model, wanted.rank, kind), trainable=True)
     inspector.fingerprint = key
     inspector.trained = sorted({question_hash(each.question) for each in answers})
-    _train(inspector, answers, rows, progress=progress, **settings)
-    if out is not None: inspector.save_pretrained(out)
+    checkpoints = checkpoint_folder(out)
+    _train(inspector, rows, held_back, progress=progress, checkpoints=checkpoints, key=key, **settings)
+    if out is not None and is_main_process(): inspector.save_pretrained(out)
+    remove_checkpoints(checkpoints, key)
     return inspector
 
-# %% ../nbs/33_inspector.ipynb #dc275f7a
+# %% ../nbs/33_inspector.ipynb #02e03708
 _SAVED = "threshold", "slope", "offset", "calibration", "fingerprint", "log", "trained" # in inspector.json
 
 def _facts(inspector):
@@ -414,9 +480,8 @@ def _facts(inspector):
         last = inspector.log[-1]
         facts["training"] = f"{last['step']} steps, loss {last['loss']:.3f}"
         facts["questions that it was trained on"] = len(inspector.trained)
-    if inspector.scorer.learns:
-        facts["hash of the base's weights"] = inspector.scorer.base.weights_hash
-        facts["request"] = aligner_request(inspector.criterion)
+    if inspector.scorer.learns: facts["hash of the base's weights"] = inspector.scorer.base.weights_hash
+    if inspector.scorer.adapter: facts["request"] = aligner_request(inspector.criterion)
     facts["threshold"] = f"{inspector.threshold:.4f}"
     calibration = inspector.calibration
     facts["calibration"] = "none, so the threshold promises nothing"
@@ -442,12 +507,12 @@ def _save(inspector, folder, name):
     "Write the folder; `name` is what the card tells people to load"
     criterion, scorer = inspector.criterion, inspector.scorer
     card = model_card(f"An inspector: {criterion.name}", inspector.base, criterion, _facts(inspector),
-                      _code(inspector, name), scorer.license, adapter=scorer.learns)
+                      _code(inspector, name), scorer.license, adapter=scorer.adapter is not None)
     saved = {key: getattr(inspector, key) for key in _SAVED}
     meta = dict(criterion=criterion.to_dict(), request=aligner_request(criterion), **saved)
     return scorer.save(folder, meta, card)
 
-# %% ../nbs/33_inspector.ipynb #6513b0f6
+# %% ../nbs/33_inspector.ipynb #8844f560
 def _load(cls, folder, base):
     if read_meta(folder, INSPECTOR_FILE).get("scorer"): return _from_settings(cls, folder, base)
     meta, criterion = read_adapter(folder, INSPECTOR_FILE, threshold=Real, slope=Real, offset=Real)
@@ -475,4 +540,4 @@ def _from_settings(cls, folder, base):
     meta = read_meta(folder, INSPECTOR_FILE, criterion=dict, scorer=dict, threshold=Real, slope=Real, offset=Real)
     criterion, settings = Criterion.from_dict(meta["criterion"]), meta["scorer"]
     if base is not None: settings = _with_base(settings, base)
-    return _restored(cls(criterion, scorer=scorer_from_dict(settings, criterion)), meta)
+    return _restored(cls(criterion, scorer=scorer_from_dict(settings, criterion, folder)), meta)

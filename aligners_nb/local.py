@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/local.html.md"""
 # %% auto #0
 __all__ = ['LocalLLM', 'first_tokens', 'as_llm']
 
-# %% ../nbs/15_local.ipynb #a12a164d
+# %% ../nbs/15_local.ipynb #eca14832
 import numpy as np
 import re
 import time
@@ -15,6 +15,7 @@ import torch
 from collections.abc import Callable
 from fastcore.basics import patch
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from pathlib import Path
 from typing import Any
 from .base import Base, as_base, display_name
@@ -242,7 +243,7 @@ def to_dict(self:LocalLLM)->dict:
         raise DataError(f"the adapter {self.adapter!r} lies in no folder: save it, and load it from there")
     return dict(type="LocalLLM", base=self.base.name, adapter=folder, batch_size=self.batch_size)
 
-# %% ../nbs/15_local.ipynb #c08d3725
+# %% ../nbs/15_local.ipynb #439124c5
 _APIS = { # how a model's name begins → the API's address, and the variable that holds the key
     "claude": ("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
     "gemini": ("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
@@ -260,7 +261,8 @@ _FIRST_YEARS = re.compile(r"(distil)?gpt2(-\w+)?|openai-gpt|ctrl|transfo-xl-wt10
 
 def _is_cached(name):
     "Was a model of this name loaded from the Hub before?"
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    try: return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError: return False     # no model of the Hub can have such a name
 
 def _check_model_name(name):
     "`DataError` for the name of a model that only an API has, or that is nowhere"

@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/preview.html.md"""
 # %% auto #0
 __all__ = ['MOST_SHOWN', 'PILOT_SECONDS', 'Segment', 'segments', 'Cost', 'peak_memory', 'pilot', 'estimate', 'Preview', 'preview']
 
-# %% ../nbs/34_preview.ipynb #d6cf680f
+# %% ../nbs/34_preview.ipynb #15f4a02f
 import html
 import math
 import numpy as np
@@ -21,14 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from .aligner import pairs, rows_for_base, run_settings, training_examples
+from .aligner import hold_back, pairs, rows_for_base, run_settings, training_examples
 from .base import Base, as_base, display_name, unique_name
 from .checks import check_positive, plain_number
 from .criterion import Criterion, DataError
 from .dialogue import Dialogue, encoding_lock
 from .training import check_settings, lora_config, train
 
-# %% ../nbs/34_preview.ipynb #7b45618e
+# %% ../nbs/34_preview.ipynb #3b93cd08
 class Segment(NamedTuple):
     "A token, or a few that make one character"
     text: str
@@ -40,17 +40,17 @@ def segments(
 )->list[Segment]:
     "The tokens of an example, and whether they are learned"
     pieces, ids = [], []
-    labels = example["labels"]
-    for i, (token, label) in enumerate(zip(example["input_ids"], labels)):
+    is_learned = [label != -100 for label in example["labels"]]
+    for i, token in enumerate(example["input_ids"]):
         ids.append(token)
         with encoding_lock(tok): text = tok.decode(ids)
-        is_last = i+1 == len(labels) or (labels[i+1] == -100) != (label == -100)
+        is_last = is_learned[i:i+2] != [is_learned[i]]*2        # the next one belongs to the other part
         if text.endswith("�") and not is_last: continue
-        pieces.append(Segment(text, label != -100))
+        pieces.append(Segment(text, is_learned[i]))
         ids = []
     return pieces
 
-# %% ../nbs/34_preview.ipynb #ad2154ae
+# %% ../nbs/34_preview.ipynb #74f03ad6
 _COLOURS = {True: ("#2ea04355", "#2ea04388"), False: ("#8080801c", "#80808038")}     # of even and of odd segments
 MOST_SHOWN = 240     # segments that are shown of one example
 
@@ -58,9 +58,10 @@ def _shortened(pieces):
     "The segments without the middle of what is only read, where they are many"
     read = [piece for piece in pieces if not piece.is_learned]
     if len(pieces) <= MOST_SHOWN: return pieces
-    half = MOST_SHOWN//3
-    learned = [piece for piece in pieces if piece.is_learned][:half]
-    return [*read[:half], Segment(" … ", False), *read[-half:], *learned]
+    learned = [piece for piece in pieces if piece.is_learned]
+    third = MOST_SHOWN//3
+    gap = [Segment(" … ", False)]
+    return read[:third] + gap + read[-third:] + learned[:third]
 
 def _as_text(pieces):
     "The segments as text: what is learned stands in ⟦ ⟧, its tokens parted by |"
@@ -74,10 +75,11 @@ def _as_html(pieces):
     spans = []
     for i, piece in enumerate(_shortened(pieces)):
         text = html.escape(piece.text).replace("\n", "↵<br>")
-        spans.append(f"<span style='background:{_COLOURS[piece.is_learned][i % 2]}'>{text}</span>")
+        colour = _COLOURS[piece.is_learned][i % 2]
+        spans.append(f"<span style='background:{colour}'>{text}</span>")
     return f"<p style='white-space:pre-wrap;font-family:monospace;line-height:1.5'>{''.join(spans)}</p>"
 
-# %% ../nbs/34_preview.ipynb #8d0e9fb7
+# %% ../nbs/34_preview.ipynb #6a548375
 class Cost(NamedTuple):
     "What a step of the optimizer took"
     tokens: int          # that the step read, padding included
@@ -93,7 +95,9 @@ def peak_memory(
     "Watches the memory of a GPU or of this process while the block runs"
     process, peaks, is_over = psutil.Process(), [0], threading.Event()
     def watch():
-        while not is_over.wait(.005): peaks[0] = max(peaks[0], process.memory_info().rss)
+        while not is_over.wait(.005):
+            rss = process.memory_info().rss
+            peaks[0] = max(peaks[0], rss)
     if device.type == "cuda": torch.cuda.reset_peak_memory_stats(device)
     watcher = threading.Thread(target=watch, daemon=True)
     if device.type != "cuda": watcher.start()
@@ -113,43 +117,59 @@ def _kept_random_state():
             random.setstate(states[0])
             np.random.set_state(states[1])
 
+def _seconds_a_step(model, batch, n_steps, settings):
+    "The mean seconds of all steps on one batch but the first, which also sets things up"
+    log = train(model, batch, epochs=n_steps, lr=1e-6, batch_size=len(batch), progress=False, **settings,
+                logging_steps=1)
+    first, last = log[0]["seconds"], log[-1]["seconds"]
+    return (last-first)/(n_steps-1)
+
 def _trial(base, adapter, batch, settings):
-    "The cost of a step on one batch, measured on the second and the third step: the first one also sets things up"
+    "The cost of a step on one batch"
     for weights in base.adapter_parameters(adapter).values(): weights.requires_grad_(True)
+    settings = dict(settings, pad=base.tok.pad_token_id)
     with base.using(adapter) as model, warnings.catch_warnings(), peak_memory(base.device) as peaks:
         warnings.simplefilter("ignore")      # such as one that nothing was learned in three steps
-        log = train(model, batch, epochs=3, lr=1e-6, batch_size=len(batch), pad=base.tok.pad_token_id, progress=False,
-                    **settings, logging_steps=1)
-    seconds = (log[-1]["seconds"] - log[0]["seconds"])/(len(log)-1)
-    return Cost(len(batch)*len(batch[-1]["input_ids"]), seconds, peaks[0])
+        seconds = _seconds_a_step(model, batch, 3, settings)
+        if seconds < .05:                    # the log counts hundredths of a second
+            for weights in base.adapter_parameters(adapter).values(): weights.requires_grad_(True)
+            seconds = max(1e-3, _seconds_a_step(model, batch, 20, settings))
+    longest = len(batch[-1]["input_ids"])
+    return Cost(len(batch)*longest, seconds, peaks[0])
 
 def pilot(
     base:Base, # to be trained; it stays as it is
     examples:list[dict], # as `train` takes them
     batch_size:int, # examples a step
     rank:int|None=None, # of the adapter; None: what the base suggests
-    **settings:Any, # anything else `transformers.TrainingArguments` takes
+    **settings:Any, # anything else `train` takes
 )->list[Cost]: # of ever larger steps
     "Train a throw-away adapter for a few steps, and measure them"
-    by_length, costs, n, spent = sorted(examples, key=lambda each: len(each["input_ids"])), [], 1, 0.
+    by_length = sorted(examples, key=lambda example: len(example["input_ids"]))
     with _kept_random_state():
         adapter = base.add_adapter(lora_config(base.model, rank), unique_name("preview"))
-        try:
-            while True:
-                first = max(0, (len(by_length)-n)//2)       # examples of about the median length
-                costs.append(_trial(base, adapter, by_length[first:first+n], settings))
-                spent += 3*costs[-1].seconds
-                n_next = min(4*n, batch_size, len(examples))
-                if n_next == n or spent + 3*costs[-1].seconds*n_next/n > PILOT_SECONDS: return costs
-                n = n_next
+        try: return _trials(base, adapter, by_length, min(batch_size, len(examples)), settings)
         finally: base.remove_adapter(adapter)
 
-# %% ../nbs/34_preview.ipynb #70a66e3a
+def _trials(base, adapter, by_length, largest, settings):
+    "The costs of ever larger steps, up to `largest` examples, as long as there is time"
+    costs, n, seconds_left = [], 1, PILOT_SECONDS
+    while True:
+        first = (len(by_length)-n)//2       # examples of about the median length
+        costs.append(_trial(base, adapter, by_length[first:first+n], settings))
+        seconds = 3*costs[-1].seconds
+        seconds_left -= seconds
+        n_next = min(4*n, largest)
+        if n_next == n or seconds*n_next/n > seconds_left: return costs
+        n = n_next
+
+# %% ../nbs/34_preview.ipynb #b6622174
 def _line(xs, ys, x):
     "The value at `x` of the line through the first and the last point; it never falls, nor below 0 at 0"
-    if xs[-1] == xs[0]: return ys[-1]*x/xs[-1]
-    slope = max(0., (ys[-1]-ys[0])/(xs[-1]-xs[0]))
-    slope = min(slope, ys[-1]/xs[-1])
+    in_proportion = ys[-1]/xs[-1]
+    if xs[-1] == xs[0]: return in_proportion*x
+    rise, run = ys[-1]-ys[0], xs[-1]-xs[0]
+    slope = min(max(0., rise/run), in_proportion)
     return ys[-1] + slope*(x-xs[-1])
 
 def _padded_batches(lengths, batch_size):
@@ -162,27 +182,35 @@ def estimate(
     costs:list[Cost], # what `pilot` measured
     lengths:list[int], # tokens of each example
     batch_size:int, # examples a step
-    n_steps:int, # of the whole training
+    n_steps:int, # of the whole training; parts of steps, where gradients are accumulated
 )->Cost: # of the whole training
     "The tokens, the seconds and the peak memory of a training"
+    sizes = [cost.tokens for cost in costs]
+    times = [cost.seconds for cost in costs]
+    peaks = [cost.memory for cost in costs]
     batches = _padded_batches(lengths, batch_size)
-    sizes, times = [cost.tokens for cost in costs], [cost.seconds for cost in costs]
     n_epochs = n_steps/len(batches)
+    tokens = n_epochs*sum(batches)
     seconds = n_epochs*sum(_line(sizes, times, batch) for batch in batches)
-    memory = _line(sizes, [cost.memory for cost in costs], max(batches))
-    return Cost(round(n_epochs*sum(batches)), seconds, round(max(memory, costs[-1].memory)))
+    peak = _line(sizes, peaks, max(batches))
+    return Cost(round(tokens), seconds, round(max(peak, peaks[-1])))
 
-# %% ../nbs/34_preview.ipynb #d1f37e4c
+# %% ../nbs/34_preview.ipynb #5cb42d62
 def _plural(n, noun): return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 def _duration(seconds):
-    if seconds < 90: return f"{seconds:.0f} s" if seconds >= 1 else "a second"
-    return f"{seconds/60:.0f} minutes" if seconds < 5400 else f"{seconds/3600:.1f} hours"
+    if seconds < 1: return "a second"
+    if seconds < 90: return f"{seconds:.0f} s"
+    if seconds < 5400: return f"{seconds/60:.0f} minutes"
+    return f"{seconds/3600:.1f} hours"
+
+_BARS = " ▁▂▃▄▅▆▇█"
 
 def _histogram(lengths, n_bars=12):
     "The lengths as a row of bars"
     counts, _ = np.histogram(lengths, n_bars)
-    return "".join(" ▁▂▃▄▅▆▇█"[math.ceil(8*count/max(counts))] for count in counts)
+    heights = np.ceil(8*counts/counts.max()).astype(int)
+    return "".join(_BARS[height] for height in heights)
 
 @dataclass
 class Preview:
@@ -190,7 +218,8 @@ class Preview:
     criterion:str        # its name
     base:str             # its name
     device:str
-    n_rows:int
+    n_rows:int           # that were given
+    n_held_back:int      # of them
     n_good:int           # pairs in which nothing is to be changed
     lengths:list         # tokens of each pair that is trained on
     n_learned:int        # tokens of those pairs that have a loss
@@ -204,22 +233,52 @@ class Preview:
     @property
     def facts(self)->dict: # name → a sentence
         "What is worth knowing before the training starts"
-        n_pairs, batch_size = len(self.lengths), self.settings["batch_size"]
-        too_long = f"All {self.n_rows:,} rows fit into the context of {self.context:,} tokens."
-        if self.long_rows:
-            indices = ", ".join(map(str, self.long_rows[:5])) + (", …" if len(self.long_rows) > 5 else "")
-            too_long = (f"{_plural(len(self.long_rows), 'row')} (row {indices}) need more than the context of "
-                        f"{self.context:,} tokens and will be left out. Nothing is cut off.")
-        pairs_text = f"{_plural(self.n_rows, 'row')} give {_plural(n_pairs, 'pair')}, {self.n_good:,} of them good answers."
-        sizes = f"{min(self.lengths):,} to {max(self.lengths):,} tokens, median {np.median(self.lengths):,.0f}"
-        steps = (f"{_plural(self.n_steps, 'step')}: {_plural(self.settings['epochs'], 'epoch')} with up to "
-                 f"{_plural(batch_size, 'pair')} a step.")
-        tokens = f"{sum(self.lengths):,} an epoch, {self.n_learned:,} of them learned."
-        speed = self.cost.tokens/max(1e-9, self.cost.seconds)
-        cost = (f"about {_duration(self.cost.seconds)} on {self.device} ({speed:,.0f} tokens a second with padding), "
-                f"about {self.cost.memory/1e9:.1f} GB of memory.")
-        return dict(data=pairs_text, length=f"{sizes}  {_histogram(self.lengths)}", context=too_long, training=steps,
-                    tokens=tokens, cost=cost)
+        return dict(
+            data=self._data(),
+            length=self._length(),
+            context=self._context(),
+            training=self._training(),
+            tokens=self._tokens(),
+            cost=self._cost())
+
+    def _data(self):
+        rows = _plural(self.n_rows-self.n_held_back, "row")
+        if self.n_held_back: rows += f" (and {_plural(self.n_held_back, 'row')} held back)"
+        pairs_text = _plural(len(self.lengths), "pair")
+        return f"{rows} give {pairs_text}; {self.n_good:,} are good answers that stay as they are."
+
+    def _length(self):
+        shortest = min(self.lengths)
+        longest = max(self.lengths)
+        median = np.median(self.lengths)
+        bars = _histogram(self.lengths)
+        return f"{shortest:,} to {longest:,} tokens, median {median:,.0f}  {bars}"
+
+    def _context(self):
+        if not self.long_rows: return f"All {self.n_rows:,} rows fit into the context of {self.context:,} tokens."
+        n_long = _plural(len(self.long_rows), "row")
+        indices = ", ".join(map(str, self.long_rows[:5]))
+        if len(self.long_rows) > 5: indices += ", …"
+        return (f"{n_long} (row {indices}) need more than the context of {self.context:,} tokens and will be left out. "
+                "Nothing is cut off.")
+
+    def _training(self):
+        epochs, batch_size = self.settings["epochs"], self.settings["batch_size"]
+        steps = _plural(self.n_steps, "step")
+        passes = _plural(epochs, "epoch")
+        pairs_text = _plural(batch_size, "pair")
+        return f"{steps}: {passes} with up to {pairs_text} a step."
+
+    def _tokens(self):
+        n_tokens = sum(self.lengths)
+        return f"{n_tokens:,} an epoch, {self.n_learned:,} of them learned."
+
+    def _cost(self):
+        duration = _duration(self.cost.seconds)
+        speed = self.cost.tokens/self.cost.seconds
+        memory = self.cost.memory/1e9
+        return (f"about {duration} on {self.device} ({speed:,.0f} tokens a second with padding), "
+                f"about {memory:.1f} GB of memory.")
 
     @property
     def title(self)->str: return f"Before training the {self.criterion} aligner on {self.base}"
@@ -232,42 +291,63 @@ class Preview:
     def _repr_html_(self):
         lines = []
         for name, text in self.facts.items():
-            lines.append(f"<tr><th style='text-align:left'>{name}</th>"
-                         f"<td style='text-align:left;white-space:pre-wrap'>{html.escape(text)}</td></tr>")
+            cell = f"<td style='text-align:left;white-space:pre-wrap'>{html.escape(text)}</td>"
+            lines.append(f"<tr><th style='text-align:left'>{name}</th>{cell}</tr>")
         legend = f"<span style='background:{_COLOURS[True][0]}'>what it learns</span>"
         shown = "".join(_as_html(pieces) for pieces in self.examples)
         return (f"<table><caption>{html.escape(self.title)}</caption>{''.join(lines)}</table>"
                 f"<p>What it reads, and {legend}:</p>{shown}")
 
-# %% ../nbs/34_preview.ipynb #e02a7022
+# %% ../nbs/34_preview.ipynb #8baafeb1
 def _long_rows(rows, encode, context):
     "The indices of the rows that a context does not hold"
-    triples = [(row["question"], row["response"], row["correction"]) for row in rows]
-    return [i for i, triple in enumerate(triples) if len(encode(*triple)["input_ids"]) > context]
+    indices = []
+    for i, row in enumerate(rows):
+        example = encode(row["question"], row["response"], row["correction"])
+        if len(example["input_ids"]) > context: indices.append(i)
+    return indices
 
 def _shown(examples, tok, n):
     "The segments of `n` examples, spread over all: the first ones are changed, the last ones are not"
-    indices = np.linspace(0, len(examples)-1, min(n, len(examples))).round().astype(int)
-    return [segments(examples[i], tok) for i in indices]
+    n = min(n, len(examples))
+    positions = np.linspace(0, len(examples)-1, n)
+    return [segments(examples[round(position)], tok) for position in positions]
 
-def _n_learned(examples): return sum(label != -100 for example in examples for label in example["labels"])
+def _n_learned(examples): return sum(label != -100 for each in examples for label in each["labels"])
 
-def _preview(base, criterion, rows, triples, settings, n_shown, more):
+def _n_steps(n_examples, epochs, batch_size, n_parts):
+    "The steps of the optimizer that `train` makes"
+    n_batches = math.ceil(n_examples*n_parts/batch_size)
+    return math.ceil(epochs*math.ceil(n_batches/n_parts))
+
+def _preview(base, criterion, rows, learned_rows, triples, settings, n_shown, more):
+    "The preview of a training with resolved settings"
     dialogue = Dialogue(base.tok)
     def encode(*texts): return dialogue.aligner_example(criterion, *texts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")      # the preview itself says which rows are too long
-        examples = training_examples(encode, triples, rows, base, "pairs")
+        examples = training_examples(encode, triples, learned_rows, base, "pairs")
     if not examples:
         raise DataError(f"none of these {len(rows)} rows fits into the {base.context_length:,} tokens of "
                         f"{display_name(base)}: give shorter ones, or a base with a longer context")
-    batch_size, lengths = settings["batch_size"], [len(example["input_ids"]) for example in examples]
-    n_steps = math.ceil(settings["epochs"]*math.ceil(len(examples)/batch_size))
-    costs = pilot(base, examples, batch_size, settings["rank"], **more)
-    return Preview(criterion.name, display_name(base), str(base.device), len(rows),
-                   sum(response == correction for _, response, correction in triples), lengths, _n_learned(examples),
-                   _long_rows(rows, encode, base.context_length), base.context_length, settings, n_steps,
-                   estimate(costs, lengths, batch_size, n_steps), _shown(examples, base.tok, n_shown))
+    batch_size = settings["batch_size"]
+    lengths = [len(example["input_ids"]) for example in examples]
+    n_parts = more.pop("gradient_accumulation_steps", 1)      # which the model reads one after the other
+    n_steps = _n_steps(len(examples), settings["epochs"], batch_size, n_parts)
+    costs = pilot(base, examples, batch_size//n_parts, settings["rank"], **more)
+    return Preview(
+        criterion.name, display_name(base), str(base.device),
+        n_rows=len(rows),
+        n_held_back=len(rows)-len(learned_rows),
+        n_good=sum(response == correction for _, response, correction in triples),
+        lengths=lengths,
+        n_learned=_n_learned(examples),
+        long_rows=_long_rows(rows, encode, base.context_length),
+        context=base.context_length,
+        settings=settings,
+        n_steps=n_steps,
+        cost=estimate(costs, lengths, batch_size//n_parts, n_steps*n_parts),
+        examples=_shown(examples, base.tok, n_shown))
 
 def preview(
     rows:Any, # what `Aligner.fit` takes
@@ -282,14 +362,17 @@ def preview(
     out:str|Path|None=None, # it has no influence either: nothing is written
     columns:Mapping|None=None, # our name → the user's, such as dict(question="prompt"); None: they have our names
     progress:bool=True, # nor has this
+    validation:Any=None, # rows that are not learned, or the fraction of questions that is held back
+    patience:int|None=None, # it may end the training earlier, which nobody can know
     n_shown:int=3, # pairs that are shown as tokens
     **kwargs:Any, # anything else `Aligner.fit` takes
 )->Preview: # it shows itself
     "What `Aligner.fit` will do with the same arguments; takes seconds, and leaves the base as it is"
     n_shown = check_positive("n_shown", n_shown)
-    wanted = check_settings(4 if epochs is None else epochs, rank, lr, batch_size, seed)
+    wanted = check_settings(epochs, rank, lr, batch_size, seed)
     criterion, dicts = rows_for_base(rows, base, criterion, columns)
-    triples = pairs(dicts, plain_number(keep_share), wanted.seed)
+    learned_rows, _ = hold_back(dicts, validation, wanted.seed)
+    triples = pairs(learned_rows, plain_number(keep_share), wanted.seed)
     base = as_base(base)
     settings = run_settings(base, **wanted._asdict())
-    return _preview(base, criterion, dicts, triples, settings, n_shown, kwargs)
+    return _preview(base, criterion, dicts, learned_rows, triples, settings, n_shown, kwargs)

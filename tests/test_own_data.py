@@ -162,7 +162,8 @@ def test_what_is_no_label(changes, why):
 def test_labels_and_corrections_mix():
     good = dict(question="Why?", response="For the sun.", correction="For the sun.")
     rows = [LABELS[0], LABELS[1], PAIRS[0], good, dict(PAIRS[1], label=0)]
-    for form in (rows, pd.DataFrame(rows), Dataset.from_list(rows)):
+    frame = pd.DataFrame(rows)                               # a data set takes its columns from the first row
+    for form in (rows, frame, Dataset.from_pandas(frame)):
         labelled = labelled_rows(form)
         assert [row["label"] for row in labelled] == [1, 0, 1, 0, 0]
         assert [row.get("correction") for row in labelled[1:3]] == [None, PAIRS[0]["correction"]]
@@ -196,7 +197,7 @@ def test_what_rows_lack_is_filled_in():
 
 
 def test_curate_takes_pairs_of_ones_own(tmp_path):
-    for form in forms(renamed(PAIRS), tmp_path):
+    for form in forms(renamed(PAIRS), tmp_path)[1::3]:
         curated = curate(form, criterion=brief, columns=FOREIGN)
         assert curated.funnel.made == len(curated) == len(PAIRS) and curated.rows.column_names == COLUMNS
         parts = curated.split((.5, .25, .25))
@@ -209,7 +210,7 @@ def test_curate_takes_pairs_of_ones_own(tmp_path):
 
 
 def test_curate_takes_labels_of_ones_own(tmp_path):
-    for form in forms(LABELS, tmp_path):
+    for form in forms(LABELS, tmp_path)[::3]:
         curated = curate(form, criterion=brief)
         assert len(curated) == curated.funnel.uncorrected == len(LABELS) and not curated.funnel.drops
         train, calib, test = curated.split((.5, .25, .25))
@@ -360,3 +361,12 @@ def test_answers_at_hand_get_corrections(tmp_path):
         assert set(corrected["correction"]) == {"At nine."}
     curated = curate(corrected)
     assert len(curated) == len(TEXTS) and rows_and_criterion(curated.split()[0])[0] == brief
+
+
+def test_aligners_take_rows(squad):
+    aligner, names = squad.aligners["brief"], dict(question="prompt", response="output")
+    expected = aligner(*read_texts(TEXTS[:2]))
+    assert aligner(TEXTS[:2]) == aligner(pd.DataFrame(renamed(TEXTS[:2])), columns=names) == expected
+    assert aligner(TEXTS[0]) == expected[0]
+    with pytest.raises(DataError, match="row 0 has no question, only prompt, output: type "+re.escape(MAPPING)):
+        aligner(renamed(TEXTS))

