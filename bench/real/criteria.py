@@ -2,8 +2,8 @@
 
     ALIGNERS_REAL_DATA=FOLDER python bench/real/criteria.py
 
-The inspectors read 200 answers of moral_stories. The result goes to bench/results/criteria.json. What heads and adapters
-are worth stands in bench/results/inspectors.jsonl, under the methods `fit` and `fit_lora`.
+The inspectors read 200 answers of moral_stories. The result goes to bench/results/criteria.json. What heads and
+adapters are worth stands in bench/results/inspectors.jsonl, under the methods `fit` and `fit_lora`.
 """
 import json
 import time
