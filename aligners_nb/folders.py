@@ -226,7 +226,8 @@ def read_meta(
     return meta
 
 # %% ../nbs/20_folders.ipynb #7f03b5c6
-ADAPTER_FILES = "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "README.md", "chat_template.jinja"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "head.safetensors", "README.md",
+                 "chat_template.jinja")
 
 def _is_adapter_file(name): return name in ADAPTER_FILES
 
