@@ -98,7 +98,7 @@ def control_tokens(
     by_template[template] = tuple(sorted(name for name in names if name.strip()))
     return by_template[template]
 
-# %% ../nbs/12_dialogue.ipynb #c1bf032c
+# %% ../nbs/12_dialogue.ipynb #d6cda29d
 class Span(NamedTuple):
     "A part of a conversation"
     text:str
@@ -148,9 +148,9 @@ class TextEncoder:
             if not span.typed: expected += [self.ids[match[0]] for match in self.pattern.finditer(span.text)]
         with encoding_lock(self.tok):
             ids = self._piece_ids(self._pieces(spans))
-            if self._controls(ids) == [token for token in expected if token in self.control_ids]: return ids
+            if self._controls(ids) == self._controls(expected): return ids
             # a tokenizer that normalises texts reads other letters as a control token, too: such as its capitals
-            return self._piece_ids([_Piece(span.text, span.typed) for span in spans])
+            return self._piece_ids([_Piece(*span) for span in spans])
 
     def after(self,
         before:Sequence[Span],
@@ -178,13 +178,17 @@ class TextEncoder:
         "Would a control token lie across the border between two texts?"
         around = text[-self.max_length:] + more[:self.max_length]
         border = min(len(text), self.max_length)
-        matches = [self.pattern.match(around, i) for i in range(border)]
-        return any(match and match.end() > border for match in matches)
+        for i in range(border):
+            match = self.pattern.match(around, i)
+            if match and match.end() > border: return True
+        return False
 
     def _piece_ids(self, pieces):
-        ids = self._plain(pieces[0].text) if not pieces[0].spelled else self._spell(pieces[0].text)
-        for piece in pieces[1:]:
-            if piece.text: ids += self._spell(piece.text) if piece.spelled else self._inside(self._plain, piece.text)
+        ids = []
+        for i, piece in enumerate(pieces):
+            if piece.spelled: ids += self._spell(piece.text)
+            elif i == 0: ids += self._plain(piece.text)
+            elif piece.text: ids += self._inside(self._plain, piece.text)
         return ids
 
     def _plain(self, text):
@@ -301,7 +305,7 @@ def _ids_before_a_text(tok):
         ids = tok("a")["input_ids"]
     return ids[:ids.index(plain_ids[0])]
 
-# %% ../nbs/12_dialogue.ipynb #f848bb9a
+# %% ../nbs/12_dialogue.ipynb #537e0c8e
 def _spans(tok, template, messages, reply=False):
     "What a template makes of a conversation, in which it sees a name in place of each text"
     texts, named = [], []
@@ -319,8 +323,10 @@ def _spans(tok, template, messages, reply=False):
         if merged: return _spans(tok, template, merged, reply)
         roles = ", ".join(message["role"] for message in messages)
         raise DataError(f"the model's chat template refuses a conversation of {roles}: {e}") from None
-    parts = re.split(r"zebra(\d+)zebra", written)
-    return [Span(texts[int(part)], typed=True) if i % 2 else Span(part) for i, part in enumerate(parts)]
+    spans = []
+    for i, part in enumerate(re.split(r"zebra(\d+)zebra", written)):
+        spans.append(Span(texts[int(part)], typed=True) if i % 2 else Span(part))
+    return spans
 
 def _check_written(written, texts):
     "`LookupError` if a template leaves a text out, as those do that read only lists of texts and images"

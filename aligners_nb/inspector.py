@@ -7,7 +7,7 @@ Docs: https://example-user.github.io/aligners-nb/inspector.html.md"""
 # %% auto #0
 __all__ = ['Inspector', 'question_hash', 'LabelledAnswer', 'labelled_answers']
 
-# %% ../nbs/33_inspector.ipynb #77b75b9c
+# %% ../nbs/33_inspector.ipynb #b110c490
 import json
 import numpy as np
 import time
@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 from transformers import AutoConfig
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from .aligner import rows_for_base, training_examples, training_summary, warn_of_other_weights
+from .aligner import hold_back, rows_for_base, training_examples, training_summary, warn_of_other_weights
 from .base import Base, as_base, display_name, model_path
 from .checks import check_criterion, errors_about, plain_number
 from .criterion import Criterion, DataError
@@ -32,9 +32,10 @@ from .rows import LABELLED, Rows, as_dicts, check_rows, is_empty, labelled_rows,
 from .scorers import INSPECTOR_FILE, ClassifierScorer, EncoderScorer, GuardScorer, HeadScorer
 from .scorers import PromptedScorer, Scorer, scorer_class, scorer_from_dict
 from .stats import conformal_threshold, pair_accuracy, platt
-from .training import Settings, check_settings, default_settings, lora_config, train
+from .training import Settings, check_settings, checkpoint_folder, default_settings, is_main_process
+from .training import lora_config, remove_checkpoints, train
 
-# %% ../nbs/33_inspector.ipynb #8a452656
+# %% ../nbs/33_inspector.ipynb #ccb681d5
 class Inspector:
     "Says how likely an answer misses `criterion`"
     threshold, slope, offset = .5, 1., 0.       # until it is calibrated
@@ -161,18 +162,22 @@ class Inspector:
         rank:int|None=None, # of the adapter; None: what `default_settings` says
         lr:float|None=None, # peak learning rate; None: what `default_settings` says
         batch_size:int|None=None, # answers a step; None: what `default_settings` says
+        validation:Any=None, # rows with corrections that are not learned, or a fraction of the questions
+        patience:int|None=None, # stop after so many measurements without a new minimum, and take the best weights
         out:str|Path|None=None, # a folder to save to, and to load from if it holds this very run
         progress:bool=True, # show a progress bar?
         columns:Mapping|None=None, # our name → the user's, such as dict(question="prompt", label="toxic")
         **kwargs:Any, # anything else `transformers.TrainingArguments` takes
     )->"Inspector":
         "Train an inspector on `rows`; `calibrate` it before use"
-        of_adapter = dict(epochs=epochs, rank=rank, lr=lr, batch_size=batch_size, **kwargs)
+        of_adapter = dict(epochs=epochs, rank=rank, lr=lr, batch_size=batch_size, validation=validation,
+                          patience=patience, **kwargs)
         is_frozen = _is_frozen(frozen, base, of_adapter)
         settings = check_settings(3 if epochs is None else epochs, rank, lr, batch_size, seed)
         criterion, rows = rows_for_base(rows, base, criterion, columns, LABELLED)
         if is_frozen: return _fit_head(cls, rows, criterion, base, out)
-        return _fit(cls, rows, criterion, base, settings, out, progress, kwargs)
+        rows, held_back = hold_back(rows, validation, settings.seed)
+        return _fit(cls, rows, held_back, criterion, base, settings, out, progress, dict(kwargs, patience=patience))
 
     @classmethod
     def from_classifier(cls,
@@ -420,7 +425,7 @@ def _fit_head(cls, rows, criterion, base, out):
     if out is not None: inspector.save_pretrained(out)
     return inspector
 
-# %% ../nbs/33_inspector.ipynb #e49a9310
+# %% ../nbs/33_inspector.ipynb #99896e67
 def _start_heads(scorer):
     "Give new heads small random weights from our seed, not those of whoever loaded the base"
     for name, weights in scorer.base.adapter_parameters(scorer.adapter).items():
@@ -428,21 +433,24 @@ def _start_heads(scorer):
         if weights.ndim > 1: torch.nn.init.normal_(weights, std=.02)
         else: torch.nn.init.zeros_(weights)
 
-def _train(inspector, answers, rows, **settings):
+def _train(inspector, rows, held_back, **settings):
     "Train the scorer's adapter, or take it off the base"
     scorer = inspector.scorer
     def encode(question, answer, misaligned): return dict(scorer.encode(question, answer), misaligned=misaligned)
     try:
+        answers:list = labelled_answers(rows)
         examples = training_examples(encode, answers, _with_corrections(rows), scorer.base, "answers")
+        unseen:list = labelled_answers(held_back) if held_back else []
+        validation = training_examples(encode, unseen, _with_corrections(held_back), scorer.base, "validation answers")
         with scorer.base.using(scorer.adapter) as model:
             _start_heads(scorer)
-            inspector.log = train(model, examples, pad=scorer.tok.pad_token_id, loss=scorer.loss,
-                                  desc=f"{inspector.criterion.name} inspector", **settings)
+            inspector.log = train(model, examples, validation=validation, pad=scorer.tok.pad_token_id,
+                                  loss=scorer.loss, desc=f"{inspector.criterion.name} inspector", **settings)
     except BaseException:
         scorer.base.remove_adapter(scorer.adapter)
         raise
 
-def _fit(cls, rows, criterion, base, wanted:Settings, out, progress, kwargs):
+def _fit(cls, rows, held_back, criterion, base, wanted:Settings, out, progress, kwargs):
     "A trained inspector, or the one in `out` if it comes from this very run"
     answers = labelled_answers(rows)
     settings = dict(epochs=wanted.epochs, seed=wanted.seed, lr=wanted.lr, batch_size=wanted.batch_size, **kwargs)
@@ -450,14 +458,16 @@ def _fit(cls, rows, criterion, base, wanted:Settings, out, progress, kwargs):
     loaded = as_base(base, kind)
     texts = {name: str(value) for name, value in settings.items()}
     key = fingerprint(kind, loaded.weights_hash, default_settings(loaded.model), criterion.to_dict(), answers,
-                      wanted.rank, texts)
+                      wanted.rank, texts, _columns(held_back))
     if is_finished(out, key, INSPECTOR_FILE): return cls.from_pretrained(out, base=base)
     torch.manual_seed(wanted.seed)
     inspector = cls(criterion, base, lora_config(loaded.model, wanted.rank, kind), trainable=True)
     inspector.fingerprint = key
     inspector.trained = sorted({question_hash(each.question) for each in answers})
-    _train(inspector, answers, rows, progress=progress, **settings)
-    if out is not None: inspector.save_pretrained(out)
+    checkpoints = checkpoint_folder(out)
+    _train(inspector, rows, held_back, progress=progress, checkpoints=checkpoints, key=key, **settings)
+    if out is not None and is_main_process(): inspector.save_pretrained(out)
+    remove_checkpoints(checkpoints, key)
     return inspector
 
 # %% ../nbs/33_inspector.ipynb #02e03708

@@ -9,10 +9,11 @@ __all__ = ['INSPECTOR_FILE', 'MOST_LAYERS', 'HEAD_FILE', 'MOST_CACHED', 'Scorer'
            'EncoderScorer', 'DecoderScorer', 'scorer_class', 'chosen_layers', 'pooled_states', 'Head', 'fit_head',
            'HeadScorer', 'read_head', 'GuardScorer', 'PromptedScorer', 'scorer_from_dict']
 
-# %% ../nbs/32_scorers.ipynb #b8a8646f
+# %% ../nbs/32_scorers.ipynb #b18a9f3a
 import numpy as np
 import torch
 from collections import OrderedDict
+from itertools import cycle
 from peft import LoraConfig
 from pathlib import Path
 from safetensors import SafetensorError
@@ -99,7 +100,7 @@ class Scorer:
         "The lines that give a `score` without this package"
         return ""
 
-# %% ../nbs/32_scorers.ipynb #1ba535d6
+# %% ../nbs/32_scorers.ipynb #6d9f1b35
 class _ModelScorer(Scorer):
     "A scorer that reads token ids with a model in this process"
     base:Base
@@ -157,14 +158,16 @@ class _ModelScorer(Scorer):
                 batch = collate([windows[row] for row in rows], self.tok.pad_token_id or 0)
                 for key, value in batch.items():
                     if torch.is_tensor(value): batch[key] = value.to(self.base.device)
-                for row, value in zip(rows, compute(model, batch).cpu().numpy()): values[row] = value
+                computed = compute(model, batch).cpu().numpy()
+                for row, value in zip(rows, computed): values[row] = value
         return values
 
     def __call__(self, questions:list, responses:list, batch_size:int=32)->np.ndarray:
         batch_size = check_positive("batch_size", batch_size)
         questions, responses = check_texts(questions, responses)
         windows, owners = self._all_windows(questions, responses)
-        return _worst(self._in_batches(self.odds, windows, batch_size), owners, len(responses))
+        odds = self._in_batches(self.odds, windows, batch_size)
+        return _worst(odds, owners, len(responses))
 
 def _worst(odds, owners, n):
     "The highest log-odds of each of `n` answers among its windows"
@@ -172,7 +175,7 @@ def _worst(odds, owners, n):
     np.maximum.at(scores, owners, odds)
     return scores
 
-# %% ../nbs/32_scorers.ipynb #03fed481
+# %% ../nbs/32_scorers.ipynb #dba4c0e4
 def _as_text(question):
     "A conversation as one text"
     if isinstance(question, str): return question
@@ -190,14 +193,29 @@ class _Places(NamedTuple):
     answer:int     # the first token of the answer
     answer_end:int # the first token after it
 
+def _special_tokens(tok, *texts):
+    "For each token of one encoded text or two: 1 if the tokenizer added it"
+    with encoding_lock(tok):
+        return tok(*texts, return_special_tokens_mask=True)["special_tokens_mask"]
+
 def _places(tok, question, n_ids):
     "The places in an encoded pair of `n_ids` tokens that begins with `question`"
-    with encoding_lock(tok):
-        single = tok("a", return_special_tokens_mask=True)["special_tokens_mask"]
-        both = tok("a", "a", return_special_tokens_mask=True)["special_tokens_mask"]
-    asked, n_last = both.index(0), both[::-1].index(0)
-    asked_end = asked + len(_pair_ids(tok, question, "")["input_ids"]) - sum(single)
-    return _Places(asked, asked_end, asked_end+sum(both)-asked-n_last, n_ids-n_last)
+    of_one, of_both = _special_tokens(tok, "a"), _special_tokens(tok, "a", "a")
+    n_first = of_both.index(0)
+    n_last = of_both[::-1].index(0)
+    n_between = sum(of_both) - n_first - n_last
+    alone = _pair_ids(tok, question, "")["input_ids"]
+    asked_end = n_first + len(alone) - sum(of_one)
+    return _Places(n_first, asked_end, asked_end+n_between, n_ids-n_last)
+
+def _spans(first, end, width):
+    "Overlapping spans of `width` that cover what lies from `first` to `end`"
+    overlap = width//4
+    spans = []
+    while True:
+        spans.append(range(first, min(first+width, end)))
+        if first+width >= end: return spans
+        first += width-overlap
 
 def _pair_windows(tok, question, response, limit):
     "The pair in overlapping windows of `limit` tokens, each with the question; of a long question the middle is cut"
@@ -206,13 +224,15 @@ def _pair_windows(tok, question, response, limit):
     places = _places(tok, question, n_ids)
     whole["in_answer"] = [0]*places.answer + [1]*(n_ids-places.answer)
     if n_ids <= limit: return [whole]
-    before, windows = list(range(places.answer)), []
+    before = list(range(places.answer))
     n_cut = places.asked_end - places.asked - limit//2
-    if n_cut > 0: del before[places.asked+limit//4:places.asked+limit//4+n_cut]
-    after = list(range(places.answer_end, n_ids))
-    width = limit - len(before) - len(after)                  # tokens of the answer in a window
-    for start in range(places.answer, max(places.answer+1, places.answer_end-width//4), width-width//4):
-        chosen = before + list(range(start, min(start+width, places.answer_end))) + after
+    first_cut = places.asked + limit//4
+    if n_cut > 0: del before[first_cut:first_cut+n_cut]
+    after = range(places.answer_end, n_ids)
+    width = limit - len(before) - len(after)
+    windows = []
+    for span in _spans(places.answer, places.answer_end, width):
+        chosen = [*before, *span, *after]
         windows.append({key: [ids[i] for i in chosen] for key, ids in whole.items()})
     return windows
 
@@ -424,7 +444,7 @@ def fit_head(
     loss = functional.binary_cross_entropy_with_logits(features@weights+offset, targets).item()
     return Head(weights/spread, float(offset - (mean/spread)@weights), loss)
 
-# %% ../nbs/32_scorers.ipynb #713ea666
+# %% ../nbs/32_scorers.ipynb #4d3c8676
 HEAD_FILE = "head.safetensors"
 MOST_CACHED = 2048                                    # windows whose states a base keeps
 _states_of:WeakKeyDictionary = WeakKeyDictionary()    # base → {what it read: its states}
@@ -436,15 +456,25 @@ def _pairs_in(groups, labels):
     pairs = []
     for aligned, misaligned in members.values():
         if not aligned or not misaligned: continue
-        for i in range(max(len(aligned), len(misaligned))):
-            pairs.append((misaligned[i%len(misaligned)], aligned[i%len(aligned)]))
-    return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+        n_pairs = max(len(aligned), len(misaligned))
+        worse, better = cycle(misaligned), cycle(aligned)
+        pairs += list(zip(worse, better, range(n_pairs)))
+    triples = torch.tensor(pairs, dtype=torch.long).reshape(-1, 3)
+    return triples[:, :2]
+
+def _means(states, owners):
+    "The mean states of each answer's windows (answers, features)"
+    sums = np.zeros((owners[-1]+1, states.shape[1]), states.dtype)
+    np.add.at(sums, owners, states)
+    counts = np.bincount(owners)
+    return sums/counts[:, None].astype(states.dtype)
 
 def _worst_windows(odds, owners):
     "The index of each answer's window with the highest log-odds"
-    order = np.lexsort((odds, owners))
-    n_answers = owners[-1]+1
-    return order[np.searchsorted(owners[order], np.arange(n_answers), side="right")-1]
+    worst = {}
+    for i, owner in enumerate(owners):
+        if owner not in worst or odds[i] > odds[worst[owner]]: worst[owner] = i
+    return list(worst.values())
 
 class HeadScorer(_ModelScorer):
     "A linear head on the states of a base that stays as it is"
@@ -485,11 +515,15 @@ class HeadScorer(_ModelScorer):
         batch_size:int=32, # windows read at a time
     )->np.ndarray: # (windows, features)
         "What a head reads of each window; what the base has read lately it does not read again"
-        keys = [(tuple(window["input_ids"]), sum(window["in_answer"])) for window in windows]
+        keys = []
+        for window in windows:
+            ids = tuple(window["input_ids"])
+            keys.append((ids, sum(window["in_answer"])))
         with self.base.lock:
             cache = _states_of.setdefault(self.base, OrderedDict())
             new = {key: window for key, window in zip(keys, windows) if key not in cache}
-            cache.update(zip(new, self._in_batches(self._pooled, list(new.values()), batch_size)))
+            new_states = self._in_batches(self._pooled, list(new.values()), batch_size)
+            cache.update(zip(new, new_states))
             states = [cache[key] for key in keys]
             while len(cache) > MOST_CACHED: cache.popitem(last=False)
         return np.stack(states)
@@ -498,31 +532,34 @@ class HeadScorer(_ModelScorer):
         examples:list[dict], # of each answer its `windows`, `misaligned` (1 or 0), and `group`, such as its question
     )->float: # the loss
         "Fit the head on labelled answers; of an answer in several windows the worst one counts"
-        windows = [window for example in examples for window in example["windows"]]
-        owners = np.repeat(np.arange(len(examples)), [len(example["windows"]) for example in examples])
+        windows, owners = [], []
+        for i, example in enumerate(examples):
+            windows += example["windows"]
+            owners += [i]*len(example["windows"])
         labels = [example["misaligned"] for example in examples]
         pairs = _pairs_in([example["group"] for example in examples], labels)
-        states = torch.from_numpy(self.states(windows))
-        sums = torch.zeros(len(examples), states.shape[1]).index_add(0, torch.from_numpy(owners), states)
-        means = sums/torch.from_numpy(np.bincount(owners)).unsqueeze(1)      # the first guess at an answer's states
-        self.head = fit_head(means, torch.tensor(labels), pairs)
-        if len(windows) > len(examples):
-            for _ in range(2):
-                worst = _worst_windows(self._odds(states), owners)
-                self.head = fit_head(states[torch.from_numpy(worst)], torch.tensor(labels), pairs)
-        return self.head.loss
+        states = self.states(windows)
+        targets = torch.tensor(labels)
+        means = _means(states, owners)             # a first guess where there are several windows
+        head = self.head = fit_head(torch.from_numpy(means), targets, pairs)
+        n_rounds = 0 if len(windows) == len(examples) else 2
+        for _ in range(n_rounds):
+            worst = states[_worst_windows(self._odds(states), owners)]
+            head = self.head = fit_head(torch.from_numpy(worst), targets, pairs)
+        return head.loss
 
     def _odds(self, states):
         "The log-odds of each window (windows,)"
         if self.head is None: raise DataError("this head is not fitted: Inspector.fit(rows, base=…) fits one")
-        return (states@self.head.weights + self.head.offset).numpy()
+        return states@self.head.weights.numpy() + self.head.offset
 
     def __call__(self, questions:list, responses:list, batch_size:int=32)->np.ndarray:
         batch_size = check_positive("batch_size", batch_size)
         questions, responses = check_texts(questions, responses)
         windows, owners = self._all_windows(questions, responses)
         if not windows: return np.zeros(0)
-        return _worst(self._odds(torch.from_numpy(self.states(windows, batch_size))), owners, len(responses))
+        odds = self._odds(self.states(windows, batch_size))
+        return _worst(odds, owners, len(responses))
 
     @property
     def version(self)->str:
@@ -530,13 +567,15 @@ class HeadScorer(_ModelScorer):
         return fingerprint("head", weights_hash(weights), self.head and self.head.offset, self.base.weights_hash)
 
     def to_dict(self)->dict:
-        if self.base.path is None: raise DataError(f"{self.base!r} can't be saved by name: save the model and load it")
+        _check_place(self.base)
         return dict(type="HeadScorer", base=self.base_name, base_print=self.base.weights_hash)
 
     def write_weights(self, folder:Path):
         if self.head is None: raise DataError("this head is not fitted: Inspector.fit(rows, base=…) fits one")
-        tensors = dict(weights=self.head.weights.contiguous(), offset=torch.tensor(self.head.offset))
-        write_file(folder/HEAD_FILE, save(tensors, metadata=dict(format="pt", loss=str(self.head.loss))))
+        offset = torch.tensor(self.head.offset)
+        tensors = dict(weights=self.head.weights, offset=offset)
+        content = save(tensors, metadata=dict(format="pt"))
+        write_file(folder/HEAD_FILE, content)
 
     def code(self, name:str)->str:
         if self.base.kind == "causal": return ""

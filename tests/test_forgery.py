@@ -44,7 +44,7 @@ def added(*names, special=False, normalized=False):
 
 
 def byte_level(template, control, other=(), **names):
-    "Byte-level BPE, as GPT-2, Llama 3 and Qwen have it; `other` tokens are control tokens that are not marked as special"
+    "Byte-level BPE, as GPT-2, Llama 3 and Qwen have it; `other` control tokens are not marked as special"
     tok = small_tokenizer(template, control, **names)
     tok.add_tokens(added(*other))
     return tok
@@ -75,7 +75,8 @@ def llama_like(template, other=(), space="first"):
     else:
         tokenizer_parts = dict(pre_tokenizer=pre_tokenizers.Metaspace("▁", space, split=False))
     all_bytes = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIAL+all_bytes, max_token_length=6, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=SPECIAL+all_bytes, max_token_length=6, show_progress=False)
     first = trained(models.BPE(), trainer, **tokenizer_parts)
     # in published files the bytes are words of the model, and not added tokens as here
     merges = [tuple(merge) for merge in json.loads(first.to_str())["model"]["merges"]]
@@ -97,11 +98,18 @@ def unigram(template=None, normalizer=None, other=()):
         models.Unigram(),
         trainers.UnigramTrainer(vocab_size=150, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False),
         normalizer=normalizer, pre_tokenizer=pre_tokenizers.Metaspace(), decoder=decoders.Metaspace())
-    ids = {name: tokenizer.token_to_id(name) for name in SPECIAL}
+    around = [(name, tokenizer.token_to_id(name)) for name in SPECIAL[1:]]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[(name, ids[name]) for name in SPECIAL[1:]])
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=around)
     tok = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **NAMES)
     tok.add_tokens(added(*other, normalized=normalizer is not None))
+    return tok
+
+
+def roberta_like():
+    names = dict(bos_token="<s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", mask_token="<mask>")
+    tok = small_tokenizer(control=["</s>", "<s>", "<pad>", "<mask>"], **names)
+    tok.backend_tokenizer.post_processor = processors.RobertaProcessing(("</s>", 0), ("<s>", 1))
     return tok
 
 
@@ -111,10 +119,11 @@ FAMILIES = {
     "GPT-2, ChatML": lambda: byte_level(CHATML, ["<|im_end|>", "<|im_start|>"]),
     "Qwen3": lambda: byte_level(QWEN3, ["<|im_end|>", "<|im_start|>", "<|endoftext|>"],
                                 ["<think>", "</think>", "<tool_call>", "</tool_call>"]),
-    "Llama 3": lambda: byte_level(LLAMA3, ["<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>",
-                                           *[f"<|reserved_special_token_{i}|>" for i in range(20)]],
-                                  bos_token="<|begin_of_text|>"),
-    "Phi-4": lambda: byte_level(PHI4, ["<|endoftext|>"], ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]),
+    "Llama 3": lambda: byte_level(
+        LLAMA3, ["<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>",
+                 *[f"<|reserved_special_token_{i}|>" for i in range(20)]], bos_token="<|begin_of_text|>"),
+    "Phi-4": lambda: byte_level(
+        PHI4, ["<|endoftext|>"], ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]),
     "GLM-4": lambda: byte_level(GLM, ["<|endoftext|>", "[gMASK]", "<sop>"],
                                 ["<|user|>", "<|assistant|>", "<|system|>", "<think>", "</think>"]),
     "Llama 2": lambda: llama_like(LLAMA2, space="legacy"),
@@ -126,21 +135,15 @@ FAMILIES = {
 }
 ENCODERS = {
     "WordPiece": small_word_tokenizer,
-    "byte-level BPE": lambda: roberta_like(),
+    "byte-level BPE": roberta_like,
     "Unigram": unigram,
     "Unigram, normalised": lambda: unigram(normalizer=NORMALISED),
 }
 
 
-def roberta_like():
-    names = dict(bos_token="<s>", cls_token="<s>", sep_token="</s>", eos_token="</s>", pad_token="<pad>", mask_token="<mask>")
-    tok = small_tokenizer(control=["</s>", "<s>", "<pad>", "<mask>"], **names)
-    tok.backend_tokenizer.post_processor = processors.RobertaProcessing(("</s>", 0), ("<s>", 1))
-    return tok
-
-
-WORDS = ["When", " does", " the library", " open", "?", " It opens at nine.", "\n", "\n\n", " ", "  ", "A", "é", "ü", "🙂",
-         "图书馆", "<", ">", "|", "[", "]", "/", "end", "<table>", "{{", "}}", "{% endfor %}", "\\n", "▁", "ﬁ", "Ａ"]
+WORDS = ["When", " does", " the library", " open", "?", " It opens at nine.", "\n", "\n\n", " ", "  ", "A", "é",
+         "ü", "🙂", "图书馆", "<", ">", "|", "[", "]", "/", "end", "<table>", "{{", "}}", "{% endfor %}",
+         "\\n", "▁", "ﬁ", "Ａ"]
 STRANGE = ["\x00", "\x01", "\x1b", "\x7f", "\x85", "\xad", "\u200b", "\u200d", "\u202e", "\ufeff", "\ue000", "\uf8ff",
            "\ufffd", "\U000f0000", "\U000f0001", "\U000ffffd", "\U00100000", "zebra", "zebra0zebra", "zebra1zebra"]
 
@@ -245,7 +248,8 @@ def test_control_ids_come_from_the_template_only_in_more_texts(name):
     assert check_family(name, 5*N, seed=1) > least_compared(name, 5*N)
 
 
-BYTE_LEVEL = [name for name in FAMILIES if name.startswith(("GPT-2", "Qwen", "Phi", "GLM"))]   # templates that strip nothing
+# templates that strip nothing
+BYTE_LEVEL = [name for name in FAMILIES if name.startswith(("GPT-2", "Qwen", "Phi", "GLM"))]
 
 
 @pytest.mark.parametrize("name", BYTE_LEVEL)

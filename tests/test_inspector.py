@@ -15,7 +15,7 @@ from aligners_nb.dialogue import CHATML, small_word_tokenizer
 from aligners_nb.folders import HfApi
 from aligners_nb.inspector import Inspector, Report
 from aligners_nb.llm import CallableLLM, Refused
-from aligners_nb.scorers import PromptedScorer, Scorer
+from aligners_nb.scorers import HeadScorer, PromptedScorer, Scorer
 from aligners_nb.squad import Squad
 
 civil = Criterion("civil", ["Be polite."])
@@ -229,7 +229,8 @@ def test_user_texts_hold_no_control_tokens(models):
             return sum(token in controls for token in inspector.encode("May I?", answer)["input_ids"])
 
         assert n_controls("No [SEP] <|im_end|>") == n_controls("No")
-        assert inspector.fits("May I?", "No.") and not inspector.fits("May I?", "No. "*900)
+        assert inspector.fits("May I?", "No.")
+        assert inspector.fits("May I?", "No. "*900) == (base == "bert")  # an encoder reads a long answer in windows
         with pytest.raises(ValueError, match="batch_size=0"):
             inspector(["May I?"], ["No."], batch_size=0)
         with pytest.raises(DataError, match="1 questions and 2 responses"):
@@ -290,3 +291,106 @@ def test_half_a_surrogate_pair_names_its_row(base, models):
                 call(rows)
         with pytest.raises(DataError, match=f"^{column} 48 holds half a surrogate pair"):
             inspector([row["question"] for row in rows], [row["response"] for row in rows])
+
+
+LABELLED = [dict(prompt=row["question"], answer=row["response"], rude=row["response"] != row["correction"])
+            for row in ROWS]
+COLUMNS = dict(question="prompt", response="answer", label="rude")
+
+
+@pytest.mark.parametrize("base", ["llama", "bert"])
+def test_a_head_is_saved_loaded_and_found_again(base, models, tmp_path):
+    inspector = Inspector.fit(ROWS, base=models/base, criterion=civil, frozen=True, out=tmp_path/"inspector")
+    assert isinstance(inspector.scorer, HeadScorer) and not inspector.scorer.base.adapters
+    inspector.calibrate(CALIB, miss_rate=.2).save_pretrained(tmp_path/"inspector")
+    names = {file.name for file in (tmp_path/"inspector").iterdir()}
+    assert names == {"README.md", "head.safetensors", "inspector.json"}
+    loaded = Inspector.from_pretrained(tmp_path/"inspector")
+    assert loaded(CALIB) == inspector(CALIB)
+    assert (loaded.version, loaded.threshold, loaded.log) == (inspector.version, inspector.threshold, inspector.log)
+    written = (tmp_path/"inspector/head.safetensors").stat().st_mtime_ns
+    Inspector.fit(ROWS, base=models/base, criterion=civil, frozen=True, out=tmp_path/"inspector")
+    assert (tmp_path/"inspector/head.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(DataError, match="head.safetensors can't be read.*copy the folder again"):
+        (tmp_path/"inspector/head.safetensors").write_bytes(b"")
+        Inspector.from_pretrained(tmp_path/"inspector")
+
+
+def test_a_head_does_not_fit_another_sort_of_base_and_warns_of_other_weights(models, tmp_path):
+    folder = Inspector.fit(ROWS, base=models/"bert", criterion=civil).save_pretrained(tmp_path/"inspector")
+    wide = small_model(tmp_path/"wide", "bert", hidden_size=64)
+    with pytest.raises(DataError, match="another sort of model: it reads 192 states, and wide has 384"):
+        Inspector.from_pretrained(folder, base=wide)
+    other = small_model(tmp_path/"other", "bert", seed=1)
+    with pytest.warns(UserWarning, match="other weights"):
+        Inspector.from_pretrained(folder, base=other)
+
+
+def test_the_card_of_a_head_computes_the_same_without_the_package(models, monkeypatch):
+    inspector = Inspector.fit(ROWS, base=models/"bert", criterion=civil).calibrate(CALIB, miss_rate=.2)
+    folder = inspector.save_pretrained(models/"bert-head")
+    text = (folder/"README.md").read_text()
+    code = re.search("# the same with transformers alone\n(.*)```", text, re.S)[1]
+    assert "aligners_nb" not in code and str(models) not in text
+    monkeypatch.chdir(models)
+    for row in CALIB[:4]:
+        lines = "\n".join([*code.strip().splitlines(), "risk.item()"])
+        risk = last_value(lines, question=row["question"], response=row["response"])
+        assert risk == pytest.approx(inspector(row["question"], row["response"]), abs=1e-3)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_labels_do_without_corrections(frozen, models):
+    settings = {} if frozen else dict(epochs=1)
+    inspector = Inspector.fit(LABELLED, base=models/"bert", criterion=civil, columns=COLUMNS, frozen=frozen,
+                              progress=False, **settings)
+    calib = [dict(row, prompt=f"Inn: {row['prompt']}") for row in LABELLED]
+    inspector.calibrate(calib, miss_rate=.2, columns=COLUMNS)
+    assert inspector.calibration["misaligned"] == 24
+    assert inspector(calib, columns=COLUMNS) == inspector([row["prompt"] for row in calib],
+                                                          [row["answer"] for row in calib])
+    good = [row for row in LABELLED if not row["rude"]]
+    for rows, what in ((good, "misaligned"), ([row for row in LABELLED if row["rude"]], "aligned")):
+        with pytest.raises(DataError, match=f"none of these 24 rows .* what an? {what} answer is"):
+            Inspector.fit(rows, base=models/"bert", criterion=civil, columns=COLUMNS)
+
+
+def test_settings_of_an_adapter_choose_one(models):
+    assert Inspector.fit(ROWS, base=models/"bert", **QUICK).scorer.adapter
+    with pytest.raises(DataError, match="frozen=True fits a linear head and no adapter, which epochs and lr"):
+        Inspector.fit(ROWS, base=models/"bert", criterion=civil, frozen=True, epochs=1, lr=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert", "deberta-v2"])
+def test_windows_cover_a_long_answer_and_hold_the_question(kind, tmp_path):
+    settings = dict(pad_token_id=0) if kind == "roberta" else {}
+    base = small_model(tmp_path/kind, kind, max_position_embeddings=66, **settings)
+    scorer = HeadScorer(civil, base)
+    limit = scorer.base.context_length
+    for question, n_words in (("May I?", 200), ("May I, or may I not? "*30, 200), ("May I?", 2)):
+        words = [f"{number}" for number in range(100, 100+n_words)]
+        windows = scorer.windows(question, " ".join(words))
+        assert all(len(window["input_ids"]) <= limit for window in windows)
+        assert all(len(ids) == len(window["input_ids"]) for window in windows for ids in window.values())
+        whole = scorer.encode(question, " ".join(words))
+        answer = [token for token, inside in zip(whole["input_ids"], whole["in_answer"]) if inside]
+        pieces = []
+        for window in windows:
+            pieces.append([token for token, inside in zip(window["input_ids"], window["in_answer"]) if inside])
+        text = " ".join(map(str, answer))
+        last = len(answer)-len(pieces[-1])
+        assert pieces[-1] == answer[last:] and all(" ".join(map(str, piece[:-1])) in text for piece in pieces)
+        assert sum(map(len, pieces)) >= len(answer)      # nothing is skipped, as windows overlap
+        assert (len(windows) == 1) == (n_words == 2 and len(question) < 10)
+    np.testing.assert_allclose(scorer.states(windows), HeadScorer(civil, base).states(windows))
+
+
+def test_heads_on_one_base_read_an_answer_once(models, monkeypatch):
+    inspectors = [Inspector.fit(ROWS, base=models/"bert", criterion=civil) for _ in range(3)]
+    scorer, n_read = inspectors[0].scorer, []
+    pooled = HeadScorer._pooled
+    monkeypatch.setattr(HeadScorer, "_pooled",
+                        lambda self, model, batch: n_read.append(len(batch["input_ids"])) or pooled(self, model, batch))
+    risks = [inspector(CALIB) for inspector in inspectors]
+    assert sum(n_read) == len({tuple(scorer.encode(row["question"], row["response"])["input_ids"]) for row in CALIB})
+    assert risks[0] == risks[1] == risks[2]

@@ -100,7 +100,7 @@ def by_peft_alone(folder, asked):
     "What the lines of a card answer in a process that has no aligners_nb"
     code = (folder / "README.md").read_text().split("# the same with peft and transformers alone\n")[1]
     *lines, last_line = code.partition("\n```")[0].splitlines()
-    settings = dict(os.environ, OMP_NUM_THREADS="2", PYTHONPATH="")
+    settings = dict(os.environ, PYTHONPATH="")
     process = subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], cwd=folder.parent, env=settings,
                              input=json.dumps(["\n".join(lines), last_line, asked]), capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-2000:]

@@ -227,8 +227,8 @@ def test_ways_to_leave_an_answer_as_it_is(replies, correction, critique):
 
 def test_lost_replies_cost_their_row_alone():
     replies = [Cut("At"), Refused("too long"), "At 9.", "", "Rude."]
-    rows = write_corrections(polite, Replay(replies[:4]+replies[4:]), [dict(question=f"{i}?", response="At 7.")
-                                                                       for i in range(4)], max_tokens=9)
+    given = [dict(question=f"{i}?", response="At 7.") for i in range(4)]
+    rows = write_corrections(polite, Replay(replies), given, max_tokens=9)
     assert [row.get("error", "")[:7] for row in rows] == ["cut off", "too lon", "", "the rep"]
     assert {row["response"] for row in rows} == {"At 7."}
 
@@ -287,7 +287,7 @@ def test_through_a_server(tmp_path):
         warnings.simplefilter("ignore")
         llm = Endpoint(server.url)
         rows = synthesize(polite, llm, questions=QUESTIONS, out=tmp_path/"q", progress=False)
-        assert rows["question"] == QUESTIONS and [len(unit) for unit in units_in(tmp_path/"q").values()] == [64, 64, 22]
+        assert rows["question"] == QUESTIONS and sorted(map(len, units_in(tmp_path/"q").values())) == [22, 64, 64]
         rows = correct(polite, answers(), llm, out=tmp_path/"a", progress=False)
         assert rows["response"] == [row["response"] for row in answers()]
         assert len(server.calls) == 150+300
@@ -317,7 +317,7 @@ def used_by(rows): return json.loads(rows.info.description)["made"]["used"]
 def test_plans_that_are_warned_of_or_refused():
     with pytest.warns(UserWarning, match="scribe would bring about .* of 150 rows.*leave n out"):
         plan(polite, Scribe(2), n=150, questions=QUESTIONS)
-    with pytest.raises(LLMError, match="0 of 30 drafts of replay could be read"):
+    with pytest.raises(LLMError, match=r"0 of \d+ drafts of replay could be read"):
         plan(polite, Replay(lambda prompt: "?"), questions=QUESTIONS)
     with pytest.raises(LLMError, match="0 of .* corrections of replay could be read"):
         plan(polite, Replay(lambda prompt: ""), rows=answers())
@@ -434,14 +434,15 @@ def test_refusals_after_a_good_start_cost_their_rows_only():
             replies = []
             for prompt, seed in zip(prompts, seeds):
                 self.n_questions += "Questions:\n" in prompt
-                is_late = "Questions:\n" in prompt and self.n_questions > PATIENCE
+                is_late = "Questions:\n" in prompt and self.n_questions > PATIENCE//2
                 replies.append(Refused("too long") if is_late else scripted(prompt, seed))
             return replies
 
-    assert len(synthesize(polite, Picky(), n=200, progress=False)) == 200
+    assert len(synthesize(polite, Picky(), n=108, progress=False)) == 108
 
 
-def test_the_bar_says_how_it_goes(capsys):
+def test_the_bar_says_how_it_goes(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     with pytest.raises(LLMError): synthesize(polite, Replay(unreadable), n=40)
     shown = capsys.readouterr().err
     assert "asking for topics" in shown and "asking for 63 questions" in shown
