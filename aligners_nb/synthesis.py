@@ -876,7 +876,7 @@ def synthesize(
     own_rows = None if questions is None else own_questions(criterion, questions, columns, calls)
     n_wanted = rows_wanted(n, own_rows)
     llm, seed = as_llm(llm).connect(), int(seed)
-    settings = dict(temperature=float(temperature), calls=calls, max_tokens=int(max_tokens))
+    settings:dict[str, Any] = dict(temperature=float(temperature), calls=calls, max_tokens=int(max_tokens))
     made = dict(llm=llm.name, seed=seed, **settings, formats=formats_hash())
     if own_rows: made["given"] = _describe_given("questions", own_rows)
     with _open_store(out, criterion, made, n_wanted) as store, _bar(criterion, n_wanted, progress) as bar:
