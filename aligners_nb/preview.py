@@ -86,7 +86,7 @@ class Cost(NamedTuple):
     seconds: float
     memory: int          # bytes at the peak: of tensors on a GPU, else of this process
 
-PILOT_SECONDS = 10       # that the pilot may take; it ends with the trial that is expected to take it beyond
+PILOT_SECONDS = 10       # that the pilot may take; from the third size on a trial that would take longer is left out
 
 @contextmanager
 def peak_memory(
@@ -152,7 +152,7 @@ def pilot(
         finally: base.remove_adapter(adapter)
 
 def _trials(base, adapter, by_length, largest, settings):
-    "The costs of ever larger steps, up to `largest` examples, as long as there is time"
+    "The costs of two sizes of steps, and of larger ones, up to `largest` examples, as long as there is time"
     costs, n, seconds_left = [], 1, PILOT_SECONDS
     while True:
         first = (len(by_length)-n)//2       # examples of about the median length
@@ -160,7 +160,8 @@ def _trials(base, adapter, by_length, largest, settings):
         seconds = 3*costs[-1].seconds
         seconds_left -= seconds
         n_next = min(4*n, largest)
-        if n_next == n or seconds*n_next/n > seconds_left: return costs
+        is_slow = seconds*n_next/n > seconds_left
+        if n_next == n or (len(costs) > 1 and is_slow): return costs
         n = n_next
 
 # %% ../nbs/34_preview.ipynb #b6622174
@@ -192,7 +193,7 @@ def estimate(
     n_epochs = n_steps/len(batches)
     tokens = n_epochs*sum(batches)
     seconds = n_epochs*sum(_line(sizes, times, batch) for batch in batches)
-    peak = _line(sizes, peaks, max(batches))
+    peak = _line(sizes, peaks, max(batches)) if len(costs) > 1 else peaks[0]     # most of it is the model's
     return Cost(round(tokens), seconds, round(max(peak, peaks[-1])))
 
 # %% ../nbs/34_preview.ipynb #5cb42d62

@@ -115,7 +115,7 @@ def test_a_pilot_ends_in_time_and_leaves_no_adapter_after_an_error(llama, monkey
     examples = [dict(input_ids=[5]*n, labels=[-100]*(n-1)+[5]) for n in range(10, 42)]
     assert [cost.tokens for cost in pilot(base, examples, 32)] == [25, 4*27, 16*33, 32*41]
     monkeypatch.setattr(preview_module, "PILOT_SECONDS", 0)
-    assert len(pilot(base, examples, 32)) == 1
+    assert len(pilot(base, examples, 32)) == 2 and len(pilot(base, examples, 1)) == 1
     before = dict(base.adapters)
 
     def fail(*args, **kwargs):
@@ -130,6 +130,7 @@ def test_a_pilot_ends_in_time_and_leaves_no_adapter_after_an_error(llama, monkey
 def test_estimates_are_lines():
     one = [Cost(100, 2., 10**9)]
     assert estimate(one, [50]*4, 2, 4).seconds == pytest.approx(8.)        # in proportion
+    assert estimate(one, [500]*4, 2, 4).memory == 10**9
     noisy = [Cost(10, 2., 2*10**9), Cost(100, 1., 10**9)]                   # the small step was slower
     assert estimate(noisy, [100]*4, 1, 4).seconds == pytest.approx(4.)
     assert estimate(noisy, [100]*4, 4, 1).memory == 10**9
