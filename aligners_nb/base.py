@@ -62,7 +62,7 @@ def small_model(
     tok.save_pretrained(folder)
     return str(folder)
 
-# %% ../nbs/14_base.ipynb #924cba68
+# %% ../nbs/14_base.ipynb #e3507b72
 class Base:
     "A model with its tokenizer, adapters and lock, shared by all objects that use the model"
     def __init__(self,
@@ -234,7 +234,7 @@ class Base:
         "Give the memory back; every later use is a `DataError`"
         with self.lock:
             if self._switched_on: raise DataError(f"{display_name(self)} is in use: leave its `using` block first")
-            if self._model is not None: self._model.to("meta")       # frees the weights, whoever else holds the model
+            if self._model is not None: _free_weights(self._model)
             self._model = None
             self.adapters.clear()
             self._toks.clear()
@@ -246,6 +246,14 @@ class Base:
         dtype = str(self.dtype).removeprefix("torch.")
         adapters = f", adapters: {', '.join(self.adapters)}" if self.adapters else ""
         return f"Base({display_name(self)!r}, {self.kind}, {dtype} on {self.device}{adapters})"
+
+def _free_weights(model):
+    "Free the weights of a model, whoever else holds it"
+    if not getattr(model, "is_loaded_in_4bit", False):
+        model.to("meta")
+        return
+    # packed weights can't be moved to "meta"
+    for parameter in model.parameters(): parameter.data = parameter.data.new_empty(0)
 
 def display_name(
     base:Base|str|Path, # a `Base`, or the name of one

@@ -259,7 +259,7 @@ class Preview:
         n_long = _plural(len(self.long_rows), "row")
         indices = ", ".join(map(str, self.long_rows[:5]))
         if len(self.long_rows) > 5: indices += ", …"
-        return (f"{n_long} (row {indices}) need more than the context of {self.context:,} tokens and will be left out. "
+        return (f"{n_long} (row {indices}) will be left out, as the context has {self.context:,} tokens. "
                 "Nothing is cut off.")
 
     def _training(self):

@@ -370,3 +370,16 @@ def test_aligners_take_rows(squad):
     assert aligner(TEXTS[0]) == expected[0]
     with pytest.raises(DataError, match="row 0 has no question, only prompt, output: type "+re.escape(MAPPING)):
         aligner(renamed(TEXTS))
+
+
+def test_inspectors_take_labels_and_rows(base):
+    names = dict(question="prompt", response="output", label="verdict")
+    foreign = [{names[name]: value for name, value in row.items()} for row in LABELS]
+    inspector = Inspector.fit(pd.DataFrame(foreign), base, brief, epochs=1, progress=False, columns=names)
+    fresh = [dict(row, question=f"Please, {row['question']}") for row in LABELS]
+    inspector.calibrate(fresh, miss_rate=.5)
+    assert inspector.calibration["misaligned"] == len(PAIRS) and len(inspector.report(fresh).labels) == len(LABELS)
+    risks = inspector(TEXTS)
+    assert risks == inspector(*read_texts(TEXTS)) and inspector(TEXTS[0]) == pytest.approx(risks[0])
+    with pytest.raises(DataError, match=r'type columns=dict.question="prompt", response="output", label="verdict"'):
+        Inspector.fit(foreign, base, brief)

@@ -73,7 +73,7 @@ def test_rows_that_are_too_long_are_named_and_left_out(llama):
             dict(question="Q?", response="Well.", correction="Well. "*200)]
     shown = preview(rows, base=llama, criterion=civil, epochs=1, columns=dict(question="question"))
     assert shown.long_rows == [8, 9] and max(shown.lengths) <= 256
-    assert "2 rows (row 8, 9) need more than the context of 256 tokens and will be left out" in repr(shown)
+    assert "2 rows (row 8, 9) will be left out, as the context has 256 tokens. Nothing is cut off." in repr(shown)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         aligner = Aligner.fit(rows, base=llama, criterion=civil, epochs=1, progress=False)
