@@ -219,7 +219,7 @@ def _split_batch(arguments, batch_size):
                          f"give batch_size={math.ceil(batch_size/n_parts)*n_parts}, or another number of parts")
     arguments.per_device_train_batch_size = arguments.per_device_eval_batch_size = batch_size//n_parts
 
-# %% ../nbs/30_training.ipynb #a746d836
+# %% ../nbs/30_training.ipynb #c365514c
 class _Order(LengthGroupedSampler):
     "Steps of examples of similar length in random order"
     def __iter__(self):
@@ -229,6 +229,23 @@ class _Order(LengthGroupedSampler):
 
 class _Trainer(Trainer):
     "A `Trainer` whose order of examples and whose losses do not depend on how a step is split"
+    # what `Trainer` types too loosely for a type checker
+    accelerator:Any
+    train_dataset:Any
+    eval_dataset:Any
+    data_collator:Any
+    optimizer:Any
+    lr_scheduler:Any
+    model_wrapped:Any
+    # of checkpoints
+    place:Any = None         # the folder of the last checkpoint
+    run_key:Any = None       # what the run is called there
+    epoch_order:Any = None   # the state from which the order of this epoch was drawn
+    checkpoint:Any = None    # what was loaded to go on from
+    # added further down
+    train_with_checkpoints:Any
+    validation_batches:Any
+
     def __init__(self, *args, log, loss=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.log_of_losses, self.loss, self.loss_is_scaled_for_ga = log, loss, True
@@ -480,7 +497,7 @@ def plot_log(
     if len(ax.lines) > 1: ax.legend(frameon=False)
     return ax
 
-# %% ../nbs/30_training.ipynb #414b9f9e
+# %% ../nbs/30_training.ipynb #dcb8c448
 @patch
 def evaluate(self:_Trainer, *args, **kwargs)->dict: # with eval_loss
     "The mean loss of the validation examples"
@@ -489,7 +506,7 @@ def evaluate(self:_Trainer, *args, **kwargs)->dict: # with eval_loss
     sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)   # of losses, of what they are a mean over
     with torch.no_grad():
         for batch, counts in self.validation_batches():
-            batch = self._prepare_inputs(batch)
+            batch:Any = self._prepare_inputs(batch)
             loss = self.batch_loss(model, batch).double()
             n_learned = self.n_learned(batch).to(sums)
             sums += counts*torch.stack([loss*n_learned, n_learned])
@@ -565,7 +582,7 @@ def remove_checkpoints(
     for path in [folder/key, *folder.glob(f".scratch-{key}-*")]: shutil.rmtree(path, ignore_errors=True)
     if not any(folder.iterdir()): folder.rmdir()
 
-# %% ../nbs/30_training.ipynb #75ded2ea
+# %% ../nbs/30_training.ipynb #82f0264b
 class _Clock(TrainerCallback):
     "Says when a checkpoint is due"
     def __init__(self, trainer):
@@ -601,7 +618,6 @@ def train_with_checkpoints(self:_Trainer, folder, key):
         warnings.warn("a model that is split between processes writes no checkpoints")
         return self.train()
     self.place, self.run_key = expand(folder)/key, key
-    self.epoch_order, self.checkpoint = None, None
     try:
         with self.accelerator.main_process_first(): resumes = is_finished(self.place, key, "run.json")
     except DataError as error:                   # nothing can be written there: the training is worth more
