@@ -95,7 +95,7 @@ def test_fit_refuses_a_criterion_of_other_rows(cls, criterion, why, base, untrai
 
 @both_roles
 @pytest.mark.parametrize("name, value", [
-    ("epochs", "a"), ("epochs", NAN), ("epochs", None), ("rank", "x"), ("lr", "x"), ("batch_size", 1.5),
+    ("epochs", "a"), ("epochs", NAN), ("epochs", -1), ("rank", "x"), ("lr", "x"), ("batch_size", 1.5),
     ("seed", "x"), ("seed", None), ("seed", -1), ("seed", 2**32)])
 def test_fit_names_the_setting_that_is_no_number(cls, name, value, base, untrained):
     with pytest.raises(OURS, match=f"{name}="):
@@ -169,8 +169,16 @@ def test_a_judge_takes_any_sequence(form):
 def ask_judge(questions, answers): return score(questions, answers, town.judge)
 
 
+@pytest.mark.parametrize("questions", [QUESTIONS, "When?"])
+def test_questions_without_responses_are_refused(questions, squad, inspector, aligner):
+    for call in (inspector, aligner, squad):
+        for missing in ((), (None,)):
+            with pytest.raises(TypeError, match="give a question and its response, or rows with both"):
+                call(questions, *missing)
+
+
 @pytest.mark.parametrize("questions, responses", [
-    (QUESTIONS, None), ("When?", None), ("When?", RESPONSES), (QUESTIONS, RESPONSES[:1]), (QUESTIONS[:1], []),
+    ("When?", RESPONSES), (QUESTIONS, RESPONSES[:1]), (QUESTIONS[:1], []),
     (5, RESPONSES), (QUESTIONS, dict(a=1))])
 def test_what_is_no_pair_of_lists_is_refused(questions, responses, squad, inspector, aligner):
     for call in (inspector, aligner, squad, squad.inspect, ask_judge):

@@ -274,7 +274,10 @@ def test_a_report_needs_both_kinds_and_as_many_labels_as_rows():
         Report("civil", [1, 1], [.1, .2], .5, None)
     without_corrections = [dict(question=row["question"], response=row["response"]) for row in CALIB]
     labels = [row["response"] != row["correction"] for row in CALIB]
-    assert repr(inspector.report(without_corrections, labels)) == repr(inspector.report(CALIB))
+    lines = repr(inspector.report(CALIB)).splitlines()
+    of_single_answers = [line for line in lines if not line.startswith("  pairs in the right order")]
+    assert len(of_single_answers) == len(lines)-1
+    assert repr(inspector.report(without_corrections, labels)).splitlines() == of_single_answers
     assert "<caption>civil inspector</caption>" in inspector.report(CALIB)._repr_html_()
 
 
