@@ -262,9 +262,9 @@ class Worker:
 def ratio(ours, theirs, clock):
     "How many times as many tokens per second: geometric mean and 95 % interval over paired rounds"
     logs = [math.log(other[clock]/one[clock]*one["tokens"]/other["tokens"]) for one, other in zip(ours, theirs)]
-    mean, half = statistics.mean(logs), math.nan
-    if len(logs) > 1:
-        half = student.ppf(.975, len(logs)-1)*statistics.stdev(logs)/math.sqrt(len(logs))
+    mean = statistics.mean(logs)
+    if len(logs) == 1: return dict(ratio=math.exp(mean), low=None, high=None, n=1)   # one round has no interval
+    half = student.ppf(.975, len(logs)-1)*statistics.stdev(logs)/math.sqrt(len(logs))
     return dict(ratio=math.exp(mean), low=math.exp(mean-half), high=math.exp(mean+half), n=len(logs))
 
 
@@ -308,7 +308,7 @@ def report(name, runs, pilot):
         by_clock = {clock: ratio(runs[ours], runs[other], clock) for clock in ("seconds", "cpu_seconds")}
         figures["ratios"][other] = by_clock
         for clock, each in by_clock.items():
-            interval = f"[{each['low']:.2f}, {each['high']:.2f}]"
+            interval = f"[{each['low']:.2f}, {each['high']:.2f}]" if each["n"] > 1 else "(one round)"
             print(f"  {ours} is {each['ratio']:.2f} × as fast as {other} {interval} in {clock}")
     sys.stdout.flush()
     return figures
